@@ -1,0 +1,3 @@
+"""The project's own TFX components."""
+
+from components.artifacts import IdxFiles as IdxFiles

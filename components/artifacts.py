@@ -1,0 +1,14 @@
+"""Artifact types of this project's own components."""
+
+from __future__ import annotations
+
+from tfx.types.artifact import Artifact
+
+
+class IdxFiles(Artifact):
+    """A folder of four IDX files: images and labels, for training and for test.
+
+    Kubeflow finds the class again by its type name, `<top module>.<Class>`, so `components` exports it.
+    """
+
+    TYPE_NAME = "components.IdxFiles"

@@ -1,0 +1,31 @@
+"""The contract between ingest, Transform, the model and serving: names, dtypes, default sizes.
+
+Every other module reads a shape or a class count from the data set; the defaults below describe the
+data set that the project is named after and are used only where nothing else is known yet.
+"""
+
+from __future__ import annotations
+
+# Keys of a tf.Example as IdxExampleGen writes it, and of what Transform makes of it.
+IMAGE = "image"  # raw: one bytes value, H * W uint8 row-major; transformed: float32 [N, H, W, 1]
+LABEL = "label"  # int64, 0 … num_classes - 1; [N, 1] raw, [N] transformed
+
+# Names of the serving signatures, their inputs and outputs.
+SIGNATURE_IMAGE_BYTES = "serving_default"  # PNG or JPEG files
+SIGNATURE_PIXELS = "pixels"  # uint8 arrays
+SIGNATURE_EXAMPLES = "examples"  # serialized tf.Examples
+IMAGE_BYTES = "image_bytes"  # input of `serving_default`: string [N]
+EXAMPLES = "examples"  # input of `examples`: string [N]
+CLASSES = "classes"  # output: int64 [N]
+PROBABILITIES = "probabilities"  # output: float32 [N, C]
+LOGITS = "logits"  # output: float32 [N, C]
+
+# Splits of the Examples artifact.
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+
+# The default data set: MNIST.
+DEFAULT_HEIGHT = 28
+DEFAULT_WIDTH = 28
+DEFAULT_NUM_CLASSES = 10
