@@ -12,3 +12,9 @@ class IdxFiles(Artifact):
     """
 
     TYPE_NAME = "components.IdxFiles"
+
+
+class DataBlessing(Artifact):
+    """Says that the examples fit the schema; the custom property `blessed` is 1."""
+
+    TYPE_NAME = "components.DataBlessing"

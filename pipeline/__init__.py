@@ -1,0 +1,1 @@
+"""What runs, with which settings, and how it is run on this machine."""

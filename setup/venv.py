@@ -235,8 +235,10 @@ def install(venv: Path, extras: list[str]) -> None:
     print("setup: installing the locked packages", flush=True)
     commands: list[list[str | Path]] = [
         [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", requirements],
-        [uv, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--offline"]
-        + ["--editable", ROOT],
+        [
+            *(uv, "pip", "install", "--quiet", "--offline"),
+            *("--no-deps", "--no-build-isolation", "--editable", ROOT),
+        ],
     ]
     for command in commands:
         if subprocess.run([*command, "--python", python], env=env, cwd=ROOT, check=False).returncode:

@@ -1,0 +1,1 @@
+"""CuratedSchema: the reviewed schema enters the pipeline by content, not by path."""

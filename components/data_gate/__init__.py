@@ -1,0 +1,1 @@
+"""DataGate: no training on data that ExampleValidator found fault with."""

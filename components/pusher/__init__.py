@@ -1,0 +1,1 @@
+"""Pusher: TFX's, made atomic."""

@@ -1,0 +1,190 @@
+"""`mnist`: parse, call, report. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
+
+REJECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def fail(message: object, code: int = BAD_INPUT) -> NoReturn:
+    """End the command with one line on standard error."""
+    click.echo(f"mnist: {message}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a person can mend into one line and exit code 2; anything else is a fault of ours."""
+    from components.idx_example_gen.idx import IdxError
+    from pipeline.config import ConfigError
+    from pipeline.datasets import FetchError
+
+    try:
+        yield
+    except (ConfigError, FetchError, IdxError) as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.filename or 'system'}: {error.strerror or error}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """MNIST from IDX files to a served model: one TFX pipeline, here or on Kubeflow."""
+
+
+@main.group()
+def data() -> None:
+    """Data sets: fetch and check."""
+
+
+@data.command()
+@click.option("--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist or kmnist.")
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    default=Path("var/data"),
+    show_default=True,
+    help="Folder that holds a folder for each data set.",
+)
+def fetch(dataset: str, dest: Path) -> None:
+    """Fetch a data set and verify it; does nothing when it is there already."""
+    with one_line_errors():
+        folder = fetch_with_bar(dataset, dest)
+    click.echo(f"{dataset}: verified, in {folder}")
+
+
+def fetch_with_bar(dataset: str, dest: Path) -> Path:
+    """Fetch a known data set below `dest`, with a progress bar on standard error."""
+    from rich.console import Console
+
+    from pipeline import datasets
+    from pipeline.console import download_bar
+
+    console = Console(stderr=True, highlight=False)
+    with download_bar(console) as show:
+        return datasets.fetch(dataset, dest, progress=show)
+
+
+@main.command()
+@click.option("--recipe", help="Hyper-parameters by name: fast or tutorial. [default: fast]")
+@click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="A folder of four IDX files of your own (.gz or not), instead of --dataset.",
+)
+@click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
+@click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. gates.accuracy=0.99."
+)
+@click.option("--beam-arg", "beam_args", multiple=True, metavar="ARG", help="A flag for Beam; repeatable.")
+def run(
+    recipe: str | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    root: str | None,
+    no_cache: bool,
+    settings: tuple[str, ...],
+    beam_args: tuple[str, ...],
+) -> None:
+    """Run the whole pipeline on this machine, up to a pushed model.
+
+    Exit code: 0 pushed, 1 a node failed or the model was refused, 2 bad input, 130 interrupted.
+    """
+    with one_line_errors():
+        config = run_config(recipe, dataset, root, no_cache, settings, beam_args)
+        if data_dir is None:
+            data_dir = fetch_with_bar(config.data.dataset, config.root / "data")
+        config = with_data_facts(config, data_dir)
+        sys.exit(run_and_report(config))
+
+
+def run_config(
+    recipe: str | None,
+    dataset: str | None,
+    root: str | None,
+    no_cache: bool,
+    settings: tuple[str, ...],
+    beam_args: tuple[str, ...],
+) -> PipelineConfig:
+    """The config that the options of `mnist run` describe."""
+    from pipeline import config as config_module
+    from trainer import recipes
+
+    named = {"trainer.recipe": recipe, "data.dataset": dataset, "root": root}
+    config = config_module.with_settings(
+        config_module.PipelineConfig(),
+        [f"{key}={value}" for key, value in named.items() if value is not None]
+        + (["cache=false"] if no_cache else [])
+        + list(settings),
+    )
+    try:
+        recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
+    except ValueError as error:
+        raise config_module.ConfigError(str(error)) from None
+    return config.replace("beam", args=(*config.beam.args, *beam_args))
+
+
+def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Read the whole data set once, refuse a bad one, and put what it is into the config."""
+    from components.idx_example_gen import idx
+    from pipeline.code import code_hash
+
+    facts = idx.inspect(folder.absolute(), config.data.num_classes or None)
+    return config.replace(
+        "data",
+        uri=str(folder.absolute()),
+        fingerprint=facts.fingerprint,
+        height=facts.height,
+        width=facts.width,
+        num_classes=facts.num_classes,
+    ).replace("trainer", code=code_hash())
+
+
+def run_and_report(config: PipelineConfig) -> int:
+    """Run the pipeline with a live view and a summary; returns the exit code."""
+    from pipeline import logs
+    from pipeline.console import RunView
+    from pipeline.runs import new_run_id
+
+    run_id = new_run_id()
+    log = config.logs_dir / f"{run_id}.log"
+    message: str | None = None
+    with logs.redirected(log) as terminal:
+        view = RunView(terminal)
+        # A polite kill is an interruption like Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        pipeline: Any = None
+        try:
+            with view.live():
+                view.note("loading TensorFlow and TFX")
+                from pipeline import definition, local, recovery, summary
+
+                pipeline = definition.create_pipeline(config)
+                nodes = local.run(pipeline, view, run_id)
+            return summary.show(view.console, summary.collect(pipeline, nodes), log)
+        except KeyboardInterrupt:
+            view.console.print("interrupted; the next run goes on from the last finished node")
+            terminal.flush()
+            if pipeline is None:
+                return INTERRUPTED
+            recovery.mend_in_new_process(pipeline)
+        except local.NodeError as error:
+            message = f"{error.node} failed: {error}; the log is {log}"
+        except recovery.BusyError as error:
+            message = str(error)
+    if message is not None:
+        fail(message, REJECTED)
+    return REJECTED

@@ -1,0 +1,198 @@
+"""PipelineConfig: every setting of the pipeline in one frozen, typed, validated object."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from trainer import features
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+# On the command line and in the environment a list is one comma-separated string.
+Strings = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda v: [s for s in v.split(",") if s] if isinstance(v, str) else v),
+]
+
+# Beam's own default is a Go binary that it downloads at run time; these two never leave the process.
+LOCAL_BEAM_ARGS = (
+    "--runner=FnApiRunner",
+    # Without a container image TFX builds a source package of itself for every Beam node.
+    "--sdk_container_image=not-used-in-process",
+)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: one line for a person."""
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """The four IDX files, and what is known about them before the pipeline runs."""
+
+    dataset: str = Field("mnist", description="name of a known data set, used when `uri` is empty")
+    uri: str = Field("", description="folder of the IDX files")
+    fingerprint: str = Field("", description="SHA-256 of the files' contents; empty: not checked")
+    height: PositiveInt = Field(features.DEFAULT_HEIGHT, description="image height in pixels")
+    width: PositiveInt = Field(features.DEFAULT_WIDTH, description="image width in pixels")
+    num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
+    shards: PositiveInt = Field(2, description="files per split that IdxExampleGen writes")
+
+
+class TrainerConfig(Section):
+    """The recipe, and what to change in it; None keeps the recipe's own value."""
+
+    recipe: str = Field("fast", description="hyper-parameters by name: see trainer/recipes.py")
+    train_steps: PositiveInt | None = Field(None, description="optimizer steps")
+    batch_size: PositiveInt | None = Field(None, description="images per step")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="peak rate")
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] | None = Field(
+        None, description="arithmetic of the training step"
+    )
+    seed: NonNegativeInt | None = Field(None, description="of weights, shuffling, augmentation")
+    code: str = Field("", description="hash of the trainer package, so that new code is a new run")
+
+    def overrides(self) -> dict[str, Any]:
+        """What differs from the recipe, by the names of trainer.recipes.Params."""
+        return self.model_dump(exclude={"recipe", "code"}, exclude_none=True)
+
+
+class GatesConfig(Section):
+    """What a model must reach on the test split to be pushed."""
+
+    accuracy: Share = Field(0.97, description="overall accuracy")
+    class_accuracy: Share = Field(0.93, description="accuracy of each single class")
+
+
+class PushConfig(Section):
+    """Where an accepted model goes."""
+
+    model_name: str = Field("mnist", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="served name")
+    destination: str = Field("", description="folder of the versions; empty: <root>/serving/<model_name>")
+
+
+class MetadataConfig(Section):
+    """ML Metadata: SQLite below the root, or a MySQL server when a host is given."""
+
+    mysql_host: str = Field("", description="MySQL server; empty: <root>/metadata.db")
+    mysql_port: PositiveInt = Field(3306, description="its port")
+    mysql_database: str = Field("metadb", description="its database")
+    mysql_user: str = Field("root", description="its user")
+    mysql_password: str = Field("", description="the user's password", repr=False)
+
+
+class BeamConfig(Section):
+    """Options for the Beam pipelines inside the nodes."""
+
+    args: Strings = Field(LOCAL_BEAM_ARGS, description="Beam's own flags")
+
+
+class PipelineConfig(Section):
+    """All settings of one pipeline; what differs between targets comes in through here alone."""
+
+    name: str = Field("mnist", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
+    root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
+    cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
+    data: DataConfig = DataConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    gates: GatesConfig = GatesConfig()
+    push: PushConfig = PushConfig()
+    metadata: MetadataConfig = MetadataConfig()
+    beam: BeamConfig = BeamConfig()
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: Path) -> Path:
+        return root.expanduser().absolute()
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Folder of the artifacts."""
+        return self.root / "pipelines" / self.name
+
+    @property
+    def serving_dir(self) -> Path:
+        """Folder of the version folders that TF Serving reads."""
+        return Path(self.push.destination or self.root / "serving" / self.push.model_name).absolute()
+
+    @property
+    def metadata_path(self) -> Path:
+        """ML Metadata's SQLite file."""
+        return self.root / "metadata.db"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Folder of one log file a run."""
+        return self.root / "logs"
+
+    def replace(self, section: str, **values: Any) -> PipelineConfig:
+        """A copy with some settings of one section changed; the values are validated."""
+        changed = {**getattr(self, section).model_dump(), **values}
+        return build(self.model_dump() | {section: changed})
+
+
+def build(values: dict[str, Any]) -> PipelineConfig:
+    """A config from nested dicts; raises ConfigError with one line that names the setting."""
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(_unknown(key)) from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise ConfigError(f"{key}: {reason}, got {first['input']!r}") from None
+
+
+def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineConfig:
+    """Apply `section.key=value` settings in order, each converted to its field's type.
+
+    Raises:
+        ConfigError: for a setting without `=`, an unknown key, or a value of the wrong type.
+    """
+    values = config.model_dump()
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"{setting!r} is not of the form key=value")
+        if key not in set(keys()):
+            raise ConfigError(_unknown(key))
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    return build(values)
+
+
+def keys() -> Iterator[str]:
+    """Every setting by its dotted name."""
+    for name, field in PipelineConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from (f"{name}.{inner}" for inner in field.annotation.model_fields)
+        else:
+            yield name
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key, list(keys()), n=1)
+    hint = f": did you mean {near[0]}?" if near else f"; there are {', '.join(keys())}"
+    return f"unknown setting {key!r}{hint}"

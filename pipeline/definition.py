@@ -1,0 +1,123 @@
+"""The pipeline: the only place where nodes are wired."""
+
+from __future__ import annotations
+
+from tfx.components.evaluator.component import Evaluator
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.components.transform.component import Transform
+from tfx.dsl.components.common.importer import Importer
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2
+
+from components.artifacts import IdxFiles
+from components.curated_schema.component import CuratedSchema
+from components.data_gate.component import DataGate
+from components.idx_example_gen.component import IdxExampleGen
+from components.pusher.component import Pusher
+from pipeline.config import MetadataConfig, PipelineConfig
+from pipeline.evaluation import eval_config
+from pipeline.schema import schema_text
+from trainer import features
+
+
+def create_pipeline(config: PipelineConfig) -> Pipeline:
+    """Wire the nodes: IDX files to a pushed model.
+
+    Args:
+        config: all settings; `data` describes the data set at `data.uri`.
+
+    Returns:
+        TFX's logical pipeline, for any runner.
+    """
+    data = config.data
+    idx_files = Importer(
+        source_uri=data.uri,
+        artifact_type=IdxFiles,
+        # Other contents in the same folder are another artifact, never a stale cache hit.
+        custom_properties={"fingerprint": data.fingerprint},
+    ).with_id("IdxFiles")
+    example_gen = IdxExampleGen(
+        dataset=idx_files.outputs["result"],
+        fingerprint=data.fingerprint,
+        num_classes=data.num_classes,
+        shards=data.shards,
+    )
+    schema = CuratedSchema(schema_text=schema_text(data.num_classes or features.DEFAULT_NUM_CLASSES))
+    statistics_gen = StatisticsGen(
+        examples=example_gen.outputs["examples"], schema=schema.outputs["schema"]
+    )
+    example_validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
+    transform = Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+        custom_config={"height": data.height, "width": data.width, "code": config.trainer.code},
+        # The Trainer applies the graph batch by batch: floats on disk would be four times the bytes.
+        materialize=False,
+        disable_statistics=True,
+        disable_analyzer_cache=True,
+    )
+    transform.add_upstream_node(data_gate)
+    trainer = Trainer(
+        run_fn="trainer.train.run_fn",
+        examples=example_gen.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
+        custom_config={
+            "recipe": config.trainer.recipe,
+            "overrides": config.trainer.overrides(),
+            "code": config.trainer.code,
+        },
+    )
+    evaluator = Evaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        example_splits=[features.TEST],
+        eval_config=eval_config(config.gates),
+    )
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(config.serving_dir))
+        ),
+    )
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(config.pipeline_root),
+        components=[
+            idx_files,
+            example_gen,
+            schema,
+            statistics_gen,
+            example_validator,
+            data_gate,
+            transform,
+            trainer,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=config.cache,
+        metadata_connection_config=_metadata_connection(config.metadata, str(config.metadata_path)),
+        beam_pipeline_args=list(config.beam.args),
+    )
+
+
+def _metadata_connection(settings: MetadataConfig, sqlite: str) -> metadata.ConnectionConfigType:
+    if settings.mysql_host:
+        return metadata.mysql_metadata_connection_config(
+            host=settings.mysql_host,
+            port=settings.mysql_port,
+            database=settings.mysql_database,
+            username=settings.mysql_user,
+            password=settings.mysql_password,
+        )
+    return metadata.sqlite_metadata_connection_config(sqlite)

@@ -1,0 +1,54 @@
+"""Keeps the noise of TensorFlow, Beam and TFX off the terminal: it goes to the run's log file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+
+
+@contextmanager
+def redirected(path: Path) -> Iterator[TextIO]:
+    """Send file descriptors 1 and 2 and all logging to `path`; yields the terminal.
+
+    Descriptors, because TensorFlow's C++ writes to them directly.
+
+    Args:
+        path: the log file; its folder is made.
+
+    Yields:
+        A text stream on what standard output was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(logging.Formatter(FORMAT))
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = [stream]
+    root.setLevel(logging.INFO)
+    terminal = open(os.dup(saved[0]), "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        os.close(saved[0])
+        os.close(saved[1])

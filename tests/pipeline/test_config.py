@@ -1,0 +1,85 @@
+"""PipelineConfig: typed, validated, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ConfigError, PipelineConfig, keys, with_settings
+
+
+def test_settings_are_converted_to_their_fields_types() -> None:
+    config = with_settings(
+        PipelineConfig(),
+        [
+            "gates.accuracy=0.5",
+            "cache=false",
+            "data.shards=3",
+            "trainer.learning_rate=1e-3",
+            "root=/some/where",
+            "beam.args=--a=1,--b",
+        ],
+    )
+    assert config.gates.accuracy == 0.5
+    assert config.cache is False
+    assert config.data.shards == 3
+    assert config.trainer.overrides() == {"learning_rate": 1e-3}
+    assert config.root == Path("/some/where")
+    assert config.beam.args == ("--a=1", "--b")
+
+
+def test_later_settings_win_and_earlier_ones_of_the_section_stay() -> None:
+    config = with_settings(PipelineConfig(), ["gates.accuracy=0.5", "gates.class_accuracy=0.4"])
+    config = with_settings(config, ["gates.accuracy=0.6"])
+    assert (config.gates.accuracy, config.gates.class_accuracy) == (0.6, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("gates.acuracy=0.5", "did you mean gates.accuracy"),
+        ("gates=0.5", "unknown setting 'gates'"),
+        ("nothing.like.it=1", "unknown setting 'nothing.like.it'"),
+        ("gates.accuracy", "not of the form key=value"),
+        ("gates.accuracy=high", "gates.accuracy: "),
+        ("gates.accuracy=1.5", "gates.accuracy: "),
+        ("data.shards=0", "data.shards: "),
+        ("cache=perhaps", "cache: "),
+        ("trainer.precision=half", "trainer.precision: "),
+        ("name=No Spaces", "name: "),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_settings(PipelineConfig(), [setting])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_is_frozen_and_replace_validates() -> None:
+    config = PipelineConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.cache = False
+    assert config.replace("data", height=12).data.height == 12
+    with pytest.raises(ConfigError, match=r"data\.height"):
+        config.replace("data", height=0)
+
+
+def test_every_key_can_be_set_to_what_it_already_is() -> None:
+    config = PipelineConfig()
+    for key in keys():
+        value = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is None:
+            continue
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        assert with_settings(config, [f"{key}={text}"]) == config, key
+
+
+def test_everything_written_lands_below_the_root() -> None:
+    config = with_settings(PipelineConfig(), ["root=/r", "push.model_name=digits"])
+    for path in (config.pipeline_root, config.serving_dir, config.metadata_path, config.logs_dir):
+        assert path.is_relative_to("/r")
+    assert config.serving_dir.name == "digits"
