@@ -45,7 +45,7 @@ class RunView:
             return
         with Live(
             console=self.console,
-            get_renderable=self._table,
+            get_renderable=self.table,
             refresh_per_second=_REFRESHES_PER_S,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -93,7 +93,8 @@ class RunView:
         if not self.console.is_terminal:
             self.console.print(f"{node:<18} {state:<8} {seconds:7.1f} s")
 
-    def _table(self) -> Table | Text:
+    def table(self) -> Table | Text:
+        """The nodes so far, or the note while there are none."""
         with self._lock:
             if not self._rows:
                 return Text(self._note, style="dim")

@@ -33,11 +33,11 @@ def redirected(path: Path) -> Iterator[TextIO]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(logging.Formatter(FORMAT))
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers[:] = [stream]
+    root.handlers[:] = [file]
     root.setLevel(logging.INFO)
     terminal = open(os.dup(saved[0]), "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
     try:
@@ -46,6 +46,7 @@ def redirected(path: Path) -> Iterator[TextIO]:
         terminal.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        file.close()
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(saved[0], 1)

@@ -1,0 +1,80 @@
+"""Pusher: a version is there whole or not at all, and each is newer than the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tfx.components.pusher import executor as tfx_pusher
+from tfx.proto import pusher_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components.pusher.executor import STAGING, Executor, newest_version
+
+
+def push(tmp_path: Path, blessed: bool = True) -> standard_artifacts.PushedModel:
+    """Push a model folder to tmp_path/serving and return the PushedModel artifact."""
+    model_dir = tmp_path / "model" / "Format-Serving"
+    (model_dir / "variables").mkdir(parents=True, exist_ok=True)
+    (model_dir / "saved_model.pb").write_bytes(b"graph")
+    (model_dir / "variables" / "variables.index").write_bytes(b"weights")
+    model = standard_artifacts.Model()
+    model.uri = str(tmp_path / "model")
+    blessing = standard_artifacts.ModelBlessing()
+    blessing.uri = str(tmp_path / "blessing")
+    blessing.set_int_custom_property("blessed", int(blessed))
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(tmp_path / "pushed")
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "serving"))
+    )
+    Executor().Do(
+        {"model": [model], "model_blessing": [blessing]},
+        {"pushed_model": [pushed]},
+        {"push_destination": proto_utils.proto_to_json(destination)},
+    )
+    return pushed
+
+
+def test_a_blessed_model_is_pushed_whole(tmp_path: Path) -> None:
+    pushed = push(tmp_path)
+    (version,) = (tmp_path / "serving").iterdir()
+    assert pushed.get_string_custom_property("pushed_destination") == str(version)
+    assert pushed.get_string_custom_property("pushed_version") == version.name
+    assert (version / "saved_model.pb").read_bytes() == b"graph"
+    assert (version / "variables" / "variables.index").read_bytes() == b"weights"
+
+
+def test_a_refused_model_leaves_no_trace(tmp_path: Path) -> None:
+    pushed = push(tmp_path, blessed=False)
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert not (tmp_path / "serving").exists()
+
+
+def test_each_version_is_newer_even_when_the_clock_stands_still_or_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = []
+    for now in (1_000, 1_000, 900):
+        monkeypatch.setattr(tfx_pusher.time, "time", lambda now=now: now)
+        versions.append(int(push(tmp_path).get_string_custom_property("pushed_version")))
+    assert versions == [1_000, 1_001, 1_002]
+    assert newest_version(str(tmp_path / "serving")) == 1_002
+
+
+def test_a_push_that_dies_half_way_shows_no_version_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tfx_pusher.io_utils, "copy_file", disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            push(tmp_path)
+    assert [path.name for path in (tmp_path / "serving").iterdir()] == [STAGING]
+    assert newest_version(str(tmp_path / "serving")) == 0
+    push(tmp_path)
+    (version,) = (tmp_path / "serving").iterdir()
+    assert version.name.isdigit()

@@ -1,0 +1,142 @@
+"""The local runner: states, caching, failures, and a process of its own for the Trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.runners.portability import prism_runner
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+
+from pipeline import local
+from pipeline.config import LOCAL_BEAM_ARGS
+from pipeline.isolation import VISIBLE_DEVICES
+from pipeline.runs import new_run_id
+from tests.pipeline import toy_nodes
+
+NODES = ["First", "Trainer", "Last"]
+
+
+class Recorder:
+    """An observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple] = []
+
+    def planned(self, nodes: list[str]) -> None:
+        self.events.append(("planned", nodes))
+
+    def started(self, node: str) -> None:
+        self.events.append(("started", node))
+
+    def progressed(self, progress: dict[str, Any]) -> None:
+        self.events.append(("progressed", progress))
+
+    def finished(self, node: str, state: str, seconds: float) -> None:
+        assert seconds > 0
+        self.events.append(("finished", node, state))
+
+    def states(self) -> dict[str, str]:
+        return {event[1]: event[2] for event in self.events if event[0] == "finished"}
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    folder = tmp_path / "orders"
+    folder.mkdir()
+    return folder
+
+
+def toy(tmp_path: Path) -> Pipeline:
+    orders = str(tmp_path / "orders")
+    first = toy_nodes.First(orders=orders)
+    trainer = toy_nodes.Trainer(orders=orders, before=first.outputs["output"])
+    last = toy_nodes.Last(orders=orders, before=trainer.outputs["output"])
+    return Pipeline(
+        pipeline_name="toy",
+        pipeline_root=str(tmp_path / "pipelines" / "toy"),
+        components=[first, trainer, last],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            str(tmp_path / "metadata.db")
+        ),
+        beam_pipeline_args=list(LOCAL_BEAM_ARGS),
+    )
+
+
+def run(tmp_path: Path, **options: Any) -> Recorder:
+    recorder = Recorder()
+    local.run(toy(tmp_path), recorder, new_run_id(), **options)
+    return recorder
+
+
+@pytest.mark.usefixtures("orders")
+def test_nodes_run_in_order_then_come_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloads(*_: object, **__: object) -> None:
+        raise AssertionError("Beam tried its Prism runner, which downloads a binary")
+
+    monkeypatch.setattr(prism_runner.PrismRunner, "__init__", downloads)
+    first = run(tmp_path)
+    assert first.events[0] == ("planned", NODES)
+    assert [e for e in first.events if e[0] != "planned"] == [
+        event for node in NODES for event in (("started", node), ("finished", node, "done"))
+    ]
+    assert run(tmp_path).states() == dict.fromkeys(NODES, "cached")
+
+
+def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(tmp_path: Path, orders: Path) -> None:
+    order = orders / "Trainer after First"
+    order.write_text("the disk is on fire")
+    with pytest.raises(local.NodeError, match="^the disk is on fire$") as caught:
+        run(tmp_path)
+    assert caught.value.node == "Trainer"
+    order.unlink()
+    assert run(tmp_path).states() == {"First": "cached", "Trainer": "done", "Last": "done"}
+
+
+def test_outputs_of_a_cached_node_are_those_of_the_run_that_made_them(tmp_path: Path, orders: Path) -> None:
+    del orders
+    pipeline = toy(tmp_path)
+    uris = []
+    for _ in range(2):
+        nodes = local.run(toy(tmp_path), Recorder(), new_run_id())
+        execution_id = nodes["Last"].execution_id
+        assert execution_id is not None
+        (artifact,) = local.output_artifacts(pipeline, execution_id, "output")
+        uris.append(artifact.uri)
+    assert uris[0] == uris[1]
+
+
+def test_only_the_trainer_sees_the_gpus(
+    tmp_path: Path, orders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE_DEVICES, "0,1")
+    assert run(tmp_path, trainer_in_new_process=True).states() == dict.fromkeys(NODES, "done")
+    ran = {path.stem: json.loads(path.read_text()) for path in orders.glob("*.ran")}
+    trainer = ran.pop("Trainer after First")
+    assert trainer["visible"] == "0,1"
+    assert trainer["pid"] != os.getpid()
+    for node in ("First", "Last"):
+        assert ran[node] == {"pid": os.getpid(), "visible": "-1"}
+    assert os.environ[VISIBLE_DEVICES] == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [("out of memory", "^out of memory$"), ("die", r"ended without a word \(exit code 9\)")],
+)
+def test_a_trainer_that_fails_in_its_own_process_is_reported(
+    tmp_path: Path, orders: Path, order: str, said: str
+) -> None:
+    (orders / "Trainer after First").write_text(order)
+    with pytest.raises(local.NodeError, match=said) as caught:
+        run(tmp_path, trainer_in_new_process=True)
+    assert caught.value.node == "Trainer"
+    (orders / "Trainer after First").unlink()
+    assert run(tmp_path).states() == {"First": "cached", "Trainer": "done", "Last": "done"}

@@ -1,0 +1,71 @@
+"""Recovery: one run at a time, and what a killed run left is cleaned up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
+
+from pipeline import recovery
+
+
+def test_a_second_run_of_the_same_pipeline_is_refused(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib\nfrom pipeline import recovery\n"
+            "with recovery.exclusive(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n input()",
+            str(tmp_path),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip().endswith("held")
+    with pytest.raises(recovery.BusyError, match=f"process {holder.pid}"), recovery.exclusive(tmp_path):
+        pass
+    holder.kill()  # The lock must not outlive its holder, however that ended.
+    holder.communicate()
+    with recovery.exclusive(tmp_path):
+        pass
+
+
+def test_mend_cancels_what_was_running_and_keeps_what_was_done(tmp_path: Path) -> None:
+    connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.db"))
+    root = tmp_path / "pipelines" / "p"
+    states = metadata_store_pb2.Execution
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        type_id = store.put_execution_type(metadata_store_pb2.ExecutionType(name="Node"))
+        context_type = store.put_context_type(metadata_store_pb2.ContextType(name="pipeline"))
+        contexts = [metadata_store_pb2.Context(type_id=context_type, name=name) for name in ("p", "other")]
+        ours, others = store.put_contexts(contexts)
+        executions = [
+            states(type_id=type_id, last_known_state=s) for s in (states.COMPLETE, states.RUNNING)
+        ]
+        done, running = store.put_executions(executions)
+        (foreign,) = store.put_executions([states(type_id=type_id, last_known_state=states.RUNNING)])
+        store.put_attributions_and_associations(
+            [],
+            [
+                metadata_store_pb2.Association(execution_id=execution, context_id=context)
+                for execution, context in ((done, ours), (running, ours), (foreign, others))
+            ],
+        )
+    for folder in (f"Node/out/{done}", f"Node/out/{running}", f"Node/.system/executor_execution/{running}"):
+        (root / folder).mkdir(parents=True)
+    assert recovery.mend(connection, "p", root) == [running]
+    assert recovery.mend(connection, "p", root) == []
+    with metadata.Metadata(connection) as handle:
+        found = handle.store.get_executions_by_id([done, running, foreign])
+    by_id = {execution.id: execution.last_known_state for execution in found}
+    assert by_id == {done: states.COMPLETE, running: states.CANCELED, foreign: states.RUNNING}
+    assert [p.name for p in root.glob("Node/out/*")] == [str(done)]
+    assert not list(root.glob("Node/.system/executor_execution/*"))
