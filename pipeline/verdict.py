@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import validation_result_pb2
 
 from pipeline import evaluation
 from trainer import features
@@ -73,7 +74,7 @@ def _scalars(metrics: dict) -> dict[str, float]:
     return {name: value["doubleValue"] for name, value in by_name.items() if "doubleValue" in value}
 
 
-def _failures(validation: tfma.proto.validation_result_pb2.ValidationResult) -> list[FailedGate]:
+def _failures(validation: validation_result_pb2.ValidationResult) -> list[FailedGate]:
     failed = []
     for in_slice in validation.metric_validations_per_slice:
         keys = in_slice.slice_key.single_slice_keys

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table and a ratio measured in one run; none fails on a clock."""

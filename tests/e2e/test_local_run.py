@@ -1,0 +1,311 @@
+"""Whole runs of `mnist run` on a few hundred real digits, as a person starts them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MNIST = str(Path(sys.prefix) / "bin/mnist")
+NODES = [
+    "IdxFiles",
+    "IdxExampleGen",
+    "CuratedSchema",
+    "StatisticsGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "Pusher",
+]
+# A few hundred digits teach enough to pass these gates, and chance (0.1) does not.
+TINY = ["--set", "gates.accuracy=0.5", "--set", "gates.class_accuracy=0", "--set", "trainer.train_steps=60"]
+EXECUTED = re.compile(r"^(\w+) +(cached|done|failed|skipped) +[0-9.]+ s$", re.MULTILINE)
+
+
+def command(root: Path, data: Path, *options: str) -> list[str]:
+    return [MNIST, "run", "--root", str(root), "--data-dir", str(data), *TINY, *options]
+
+
+def run(root: Path, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(root, data, *options), capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return dict(EXECUTED.findall(done.stdout))
+
+
+def tree(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> Path:
+    """The root of one finished run; its output is in first.txt."""
+    root = tmp_path_factory.mktemp("root")
+    done = run(root, tiny_mnist_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (root / "first.txt").write_text(done.stdout)
+    assert done.stderr == "", "something got past the log"
+    return root
+
+
+def test_the_first_run_executes_every_node_and_pushes(finished: Path) -> None:
+    output = (finished / "first.txt").read_text()
+    assert dict(EXECUTED.findall(output)) == dict.fromkeys(NODES, "done")
+    assert "blessed and pushed" in output
+    (version,) = (finished / "serving" / "mnist").iterdir()
+    assert version.name.isdigit()
+    assert f"{version}" in output
+
+
+def test_nothing_is_written_outside_the_root_s_rooms(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "first.txt",
+        "logs",
+        "metadata.db",
+        "pipelines",
+        "serving",
+    }
+
+
+def test_the_second_run_is_cached_whole(finished: Path, tiny_mnist_dir: Path) -> None:
+    artifacts = tree(finished / "pipelines"), tree(finished / "serving")
+    done = run(finished, tiny_mnist_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done) == dict.fromkeys(NODES, "cached")
+    assert "everything from the cache" in done.stdout
+    assert (tree(finished / "pipelines"), tree(finished / "serving")) == artifacts
+
+
+def test_other_data_in_the_same_folder_are_not_a_cache_hit(
+    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    root, data = tmp_path / "root", tmp_path / "data"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt"))
+    shutil.copytree(tiny_mnist_dir, data)
+    first = run(root, data, "--set", "trainer.train_steps=5", "--set", "gates.accuracy=0")
+    assert first.returncode == 0, first.stdout + first.stderr
+    images = data / "train-images-idx3-ubyte"
+    content = bytearray(images.read_bytes())
+    content[5000] ^= 255
+    images.write_bytes(content)
+    second = run(root, data, "--set", "trainer.train_steps=5", "--set", "gates.accuracy=0")
+    assert states(second)["IdxExampleGen"] == "done"
+    assert states(second)["Trainer"] == "done"
+
+
+def test_the_pushed_model_answers_png_pixels_and_examples_alike(
+    finished: Path, tiny_mnist_dir: Path
+) -> None:
+    script = Path(__file__).parent / "ask_model.py"
+    (version,) = (finished / "serving" / "mnist").iterdir()
+    done = subprocess.run(
+        [sys.executable, script, version, tiny_mnist_dir], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, *_ in answers] == ["pixels", "examples", "serving_default"]
+    assert answers[0][1:] == answers[1][1:] == answers[2][1:]
+    assert len(answers[0][1:]) == 200
+
+
+def test_a_model_below_a_gate_is_refused_and_the_served_one_stays(
+    finished: Path, tiny_mnist_dir: Path
+) -> None:
+    served = tree(finished / "serving")
+    done = run(finished, tiny_mnist_dir, "--set", "gates.accuracy=0.9999")
+    assert done.returncode == 1
+    assert re.search(r"accuracy overall is 0\.\d{4}, 0\.\d{4} below the gate of 0\.9999", done.stdout), (
+        done.stdout
+    )
+    assert "refused" in done.stdout
+    assert states(done)["Trainer"] == "cached"
+    assert tree(finished / "serving") == served
+    assert not Path(finished, "serving", ".pushing").exists()
+
+
+def test_anomalous_data_stop_before_training(tmp_path: Path, tiny_mnist_dir: Path) -> None:
+    """Labels 10 and up pass the reader when 12 classes are announced; too few are announced here."""
+    root = tmp_path / "root"
+    done = run(root, tiny_mnist_dir, "--set", "data.num_classes=5")
+    assert done.returncode == 2
+    assert "label" in done.stderr
+    assert not (root / "pipelines").exists()
+
+
+def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(
+    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt", "serving", "logs"))
+    # A file where the folder of versions should be: only the Pusher minds.
+    (root / "serving").write_text("in the way")
+    failed = run(root, tiny_mnist_dir)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("mnist: Pusher failed: ")
+    assert failed.stderr.count("\n") == 1
+    (root / "serving").unlink()
+    mended = run(root, tiny_mnist_dir)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert states(mended) == dict.fromkeys(NODES, "cached") | {"Pusher": "done"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_an_interrupted_run_leaves_nothing_half_done_and_the_next_one_works(
+    how: signal.Signals, finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt", "logs"))
+    served = tree(root / "serving")
+    long = ("--set", "trainer.train_steps=100000", "--set", "trainer.seed=5")
+    with subprocess.Popen(
+        command(root, tiny_mnist_dir, *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Transform"):
+                break
+        time.sleep(2)  # into the Trainer
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130), out + err
+    if how is not signal.SIGKILL:
+        assert "interrupted" in out
+        assert len(list((root / "pipelines/mnist/Trainer/model").iterdir())) == 1
+    assert tree(root / "serving") == served
+    done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done)["IdxExampleGen"] == "cached"
+    assert states(done)["Trainer"] == "done"
+    assert len(list((root / "pipelines/mnist/Trainer/model").iterdir())) == 2
+
+
+def test_no_node_needs_a_network(tiny_mnist_dir: Path, tmp_path: Path) -> None:
+    """In a network namespace of its own, with no way out and no loopback but its own."""
+    unshare = [
+        "unshare",
+        "--map-root-user",
+        "--net",
+        "sh",
+        "-c",
+        'ip link set lo up 2>/dev/null; exec "$@"',
+        "-",
+    ]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system does not let a user make a network namespace")
+    done = subprocess.run(
+        [*unshare, *command(tmp_path / "root", tiny_mnist_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+BAD = {
+    "no such folder": lambda folder: shutil.rmtree(folder),
+    "a file missing": lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(),
+    "wrong magic": lambda folder: _patch(folder / "train-images-idx3-ubyte", 0, b"\x01"),
+    "wrong dtype": lambda folder: _patch(folder / "train-images-idx3-ubyte", 2, b"\x0d"),
+    "truncated": lambda folder: _cut(folder / "train-images-idx3-ubyte", 1),
+    "surplus bytes": lambda folder: _append(folder / "t10k-images-idx3-ubyte", b"\0"),
+    "not gzip inside": lambda folder: (folder / "train-labels-idx1-ubyte").write_bytes(
+        b"\x1f\x8b" + b"x" * 99
+    ),
+    "counts differ": lambda folder: _labels(folder / "train-labels-idx1-ubyte", 599),
+    "label out of range": lambda folder: _patch(folder / "t10k-labels-idx1-ubyte", 20, b"\xc8"),
+    "no examples": lambda folder: _empty(folder),
+}
+
+
+def _patch(path: Path, offset: int, value: bytes) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(value)] = value
+    path.write_bytes(content)
+
+
+def _cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+def _append(path: Path, more: bytes) -> None:
+    path.write_bytes(path.read_bytes() + more)
+
+
+def _labels(path: Path, count: int) -> None:
+    path.write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + path.read_bytes()[8 : 8 + count])
+
+
+def _empty(folder: Path) -> None:
+    (folder / "t10k-images-idx3-ubyte").write_bytes(
+        b"\0\0\x08\x03" + np.array([0, 28, 28], ">u4").tobytes()
+    )
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\0")
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_data_folder_is_one_line_and_no_artifact(
+    kind: str, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    folder, root = tmp_path / "data", tmp_path / "root"
+    shutil.copytree(tiny_mnist_dir, folder)
+    BAD[kind](folder)
+    done = run(root, folder)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("mnist: ")
+    assert done.stderr.count("\n") == 1
+    assert str(folder) in done.stderr
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--recipe", "slow"], "slow"),
+        (["--set", "gates.acuracy=1"], "did you mean gates.accuracy"),
+        (["--set", "trainer.learning_rate=-1"], "trainer.learning_rate"),
+        (["--set", "gates.accuracy"], "key=value"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    options: list[str], said: str, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    done = run(tmp_path / "root", tiny_mnist_dir, *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tiny_mnist_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file", tiny_mnist_dir)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_help_imports_neither_tensorflow_nor_tfx() -> None:
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    for arguments in (["--help"], ["run", "--help"], ["data", "fetch", "--help"]):
+        done = subprocess.run(
+            [MNIST, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0
+        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+        assert "click" in imported
+        assert not imported & {"tensorflow", "tfx", "apache_beam", "keras", "pydantic"}
