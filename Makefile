@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Extras of pyproject.toml; CUDA's libraries come along where there is an NVIDIA GPU.
+EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
@@ -12,7 +14,7 @@ setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
 $(READY): setup/venv.py setup/tools.txt pyproject.toml uv.lock
 	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) not found: install Python 3.11 or run make PYTHON=…" >&2; exit 2; }
-	@$(PYTHON) setup/venv.py $(VENV) --extra dev
+	@$(PYTHON) setup/venv.py $(VENV) $(addprefix --extra ,$(EXTRAS))
 	@touch $@
 
 data: $(READY)  ## fetch and verify MNIST into var/data

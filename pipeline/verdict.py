@@ -76,7 +76,12 @@ def _scalars(metrics: dict) -> dict[str, float]:
 
 def _failures(validation: validation_result_pb2.ValidationResult) -> list[FailedGate]:
     failed = []
-    for in_slice in validation.metric_validations_per_slice:
+    # The slice of everything has no key and comes first.
+    by_class = sorted(
+        validation.metric_validations_per_slice,
+        key=lambda in_slice: [key.int64_value for key in in_slice.slice_key.single_slice_keys],
+    )
+    for in_slice in by_class:
         keys = in_slice.slice_key.single_slice_keys
         where = f"of class {keys[0].int64_value}" if keys else "overall"
         failed += [

@@ -1,0 +1,163 @@
+"""EstimatorSpec's contract, and the Keras model that runs a model_fn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, minimize
+
+LOSS = tf.constant(1.0)
+PREDICTIONS = {"classes": tf.constant([1])}
+
+
+def do_nothing(optimizer: keras.optimizers.Optimizer) -> None:
+    del optimizer
+
+
+def test_modes_have_the_values_of_tf_estimator() -> None:
+    assert (ModeKeys.TRAIN, ModeKeys.EVAL, ModeKeys.PREDICT) == ("train", "eval", "infer")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"mode": "train", "train_op": do_nothing}, ValueError, "Missing loss."),
+        ({"mode": "eval"}, ValueError, "Missing loss."),
+        ({"mode": "train", "loss": LOSS}, ValueError, "Missing train_op."),
+        ({"mode": "infer"}, ValueError, "Missing predictions."),
+        ({"mode": "test"}, ValueError, "Invalid mode: 'test'."),
+        ({"mode": "eval", "loss": tf.constant([1.0, 2.0])}, ValueError, "Loss must be scalar, given: "),
+        ({"mode": "eval", "loss": 1.0}, TypeError, "loss must be Tensor, given: 1.0"),
+        ({"mode": "train", "loss": LOSS, "train_op": 3}, TypeError, "train_op must be callable, given: 3"),
+        (
+            {"mode": "infer", "predictions": {"a": 1}},
+            TypeError,
+            r"predictions\[a\] must be Tensor, given: 1",
+        ),
+        (
+            {"mode": "eval", "loss": LOSS, "eval_metric_ops": [LOSS]},
+            TypeError,
+            "eval_metric_ops must be a dict, given: ",
+        ),
+    ],
+)
+def test_a_wrong_spec_is_refused(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EstimatorSpec(**fields)
+
+
+def test_predict_exports_its_predictions_by_default() -> None:
+    assert EstimatorSpec(ModeKeys.PREDICT, PREDICTIONS).export_outputs == {"serving_default": PREDICTIONS}
+    assert EstimatorSpec(ModeKeys.EVAL, PREDICTIONS, LOSS).export_outputs is None
+
+
+def linear_network() -> keras.Model:
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones")(inputs))
+
+
+def linear_model_fn(
+    features: Mapping[str, tf.Tensor], labels: tf.Tensor | None, mode: str, params: Any, network: keras.Model
+) -> EstimatorSpec:
+    """Linear regression: a model_fn that has nothing to do with images."""
+    with tf.GradientTape() as tape:
+        outputs = network(features["x"])[:, 0]
+        if mode == ModeKeys.PREDICT:
+            return EstimatorSpec(mode, {"y": outputs})
+        loss = tf.reduce_mean((outputs - labels) ** 2)
+    return EstimatorSpec(
+        mode,
+        {"y": outputs},
+        loss,
+        minimize(tape, loss, network.trainable_variables),
+        {"error": tf.abs(outputs - labels)} if params == "report" else {},
+    )
+
+
+ROWS = {"x": np.array([[1.0, 2.0], [3.0, -1.0], [0.0, 1.0]], np.float32)}
+TARGETS = np.array([1.0, 0.0, 2.0], np.float32)
+
+
+def linear(params: str = "", dtype: str = "float32", **kwargs: Any) -> EstimatorModel:
+    model = EstimatorModel(linear_model_fn, linear_network(), params, dtype=dtype, **kwargs)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_one_step_is_gradient_descent_in_any_precision(dtype: str) -> None:
+    model = linear(dtype=dtype, metric_names=())
+
+    model.fit(ROWS, TARGETS, batch_size=3, epochs=1, verbose=0)
+
+    errors = ROWS["x"].sum(axis=1) - TARGETS
+    gradient = 2 / 3 * ROWS["x"].T @ errors
+    np.testing.assert_allclose(model.network.get_weights()[0][:, 0], 1 - 0.1 * gradient, rtol=1e-5)
+    wrapped = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert wrapped == (dtype == "mixed_float16")
+
+
+def test_metrics_are_means_over_examples() -> None:
+    model = linear("report", metric_names=("error",))
+
+    measured = model.evaluate(ROWS, TARGETS, batch_size=2, verbose=0, return_dict=True)
+
+    errors = ROWS["x"].sum(axis=1) - TARGETS
+    assert measured == pytest.approx({"loss": np.mean(errors**2), "error": np.mean(np.abs(errors))})
+
+
+def test_an_undeclared_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"eval_metric_ops has \['error'\], metric_names has \['accuracy'\]"):
+        linear("report").evaluate(ROWS, TARGETS, verbose=0)
+
+
+def test_each_mode_is_traced_once() -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(*args: Any) -> EstimatorSpec:
+        calls[args[2]] += 1
+        return linear_model_fn(*args)
+
+    model = EstimatorModel(counting, linear_network(), "", metric_names=())
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    # Three rows in batches of two: the last batch is smaller.
+    batches = tf.data.Dataset.from_tensor_slices((ROWS, TARGETS)).batch(2)
+
+    model.fit(batches, epochs=3, validation_data=batches, verbose=0)
+    model.evaluate(batches, verbose=0)
+    model.predict(batches, verbose=0)
+    model.predict(batches, verbose=0)
+
+    assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda *_: None, "model_fn should return an EstimatorSpec."),
+        (lambda *_: EstimatorSpec(ModeKeys.PREDICT, PREDICTIONS), "called in mode 'eval' and returned a spec"),
+    ],
+)
+def test_what_a_model_fn_returns_is_checked(wrong: Callable[..., Any], message: str) -> None:
+    model = EstimatorModel(wrong, linear_network(), "")
+    model.compile(optimizer="sgd")
+
+    with pytest.raises(ValueError, match=message):
+        model.evaluate(ROWS, TARGETS, verbose=0)
+
+
+def test_two_replicas_make_the_step_of_one() -> None:
+    """MirroredStrategy on two logical CPUs would need a process of its own; the seed is what matters."""
+    with tf.GradientTape() as tape:
+        variable = keras.Variable([2.0])
+        loss = tf.reduce_sum(variable.value**2)
+    step = minimize(tape, loss, [variable])
+    step(keras.optimizers.SGD(0.1))
+    np.testing.assert_allclose(variable.numpy(), [1.6], rtol=1e-6)

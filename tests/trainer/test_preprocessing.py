@@ -1,0 +1,78 @@
+"""preprocessing_fn alone, and as the graph that Transform makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import Dataset
+from trainer import features
+from trainer.preprocessing import preprocessing_fn
+
+SIZE = {"height": 2, "width": 3}
+
+
+def test_scales_and_reshapes_row_by_row() -> None:
+    raw = tf.constant([[bytes([0, 51, 102, 153, 204, 255])]])
+
+    out = preprocessing_fn({features.IMAGE: raw, features.LABEL: tf.constant([[4]], tf.int64)}, SIZE)
+
+    assert set(out) == {features.IMAGE, features.LABEL}
+    assert out[features.IMAGE].dtype == tf.float32
+    np.testing.assert_allclose(
+        out[features.IMAGE], [[[[0.0], [0.2], [0.4]], [[0.6], [0.8], [1.0]]]], rtol=1e-6
+    )
+    assert out[features.LABEL].dtype == tf.int64
+    assert out[features.LABEL].numpy().tolist() == [4]
+
+
+def test_takes_flat_inputs_and_none_at_all() -> None:
+    one = preprocessing_fn(
+        {features.IMAGE: tf.constant([bytes(6)]), features.LABEL: tf.constant([1], tf.int64)}, SIZE
+    )
+    none = preprocessing_fn(
+        {features.IMAGE: tf.constant([], tf.string), features.LABEL: tf.constant([], tf.int64)}, SIZE
+    )
+
+    assert one[features.IMAGE].shape == (1, 2, 3, 1)
+    assert none[features.IMAGE].shape == (0, 2, 3, 1)
+    assert none[features.LABEL].shape == (0,)
+
+
+@pytest.mark.parametrize("length", [0, 5, 7])
+def test_refuses_another_length(length: int) -> None:
+    inputs = {features.IMAGE: tf.constant([bytes(length)]), features.LABEL: tf.constant([1], tf.int64)}
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 2 x 3 pixels, 6 bytes"):
+        tf.function(lambda: preprocessing_fn(inputs, SIZE))()
+
+
+def test_graph_equals_function(digits: Dataset) -> None:
+    inputs = {
+        features.IMAGE: tf.constant(digits.raw)[:, tf.newaxis],
+        features.LABEL: tf.constant(digits.labels)[:, tf.newaxis],
+    }
+
+    in_graph = digits.transform.transform_features_layer()(inputs)
+    alone = preprocessing_fn(inputs, {"height": 28, "width": 28})
+
+    np.testing.assert_array_equal(in_graph[features.IMAGE], alone[features.IMAGE])
+    np.testing.assert_array_equal(in_graph[features.LABEL], alone[features.LABEL])
+    np.testing.assert_array_equal(
+        np.round(alone[features.IMAGE].numpy()[..., 0] * 255).astype(np.uint8), digits.images
+    )
+
+
+def test_graph_declares_its_shapes(stripes: Dataset) -> None:
+    spec = stripes.transform.transformed_feature_spec()
+
+    assert spec[features.IMAGE] == tf.io.FixedLenFeature([20, 16, 1], tf.float32)
+    assert spec[features.LABEL] == tf.io.FixedLenFeature([], tf.int64)
+
+
+def test_graph_refuses_another_length(digits: Dataset) -> None:
+    layer = digits.transform.transform_features_layer()
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="28 x 28 pixels, 784 bytes"):
+        layer({features.IMAGE: tf.constant([[b"short"]])})

@@ -1,0 +1,68 @@
+"""Recipes: what is in them, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from trainer.recipes import RECIPES, resolve
+
+
+def test_tutorial_is_the_tutorial() -> None:
+    params = resolve("tutorial")
+
+    assert params.network == "tutorial"
+    assert (params.optimizer, params.learning_rate, params.schedule) == ("sgd", 0.001, "constant")
+    assert (params.momentum, params.weight_decay, params.label_smoothing, params.shift) == (0, 0, 0, 0)
+    assert (params.batch_size, params.train_steps, params.dropout) == (100, 20_000, 0.4)
+    assert params.steps(examples=55_000) == 20_000
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_params_cannot_change(name: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve(name).seed = 3  # type: ignore[misc]
+
+
+def test_steps_of_fractional_epochs() -> None:
+    params = resolve("fast", epochs=1.5, batch_size=100)
+
+    assert params.steps(1000) == 15
+    assert params.steps(10) == 1
+
+
+def test_steps_and_epochs_replace_each_other() -> None:
+    assert resolve("fast", train_steps=7).epochs is None
+    assert resolve("tutorial", epochs=2).train_steps is None
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("fsat", {}, "unknown recipe 'fsat': did you mean 'fast'?"),
+        ("x", {}, "unknown recipe 'x'; there are tutorial, fast"),
+        ("fast", {"batchsize": 3}, "recipe 'fast' has no field 'batchsize': did you mean 'batch_size'?"),
+        ("fast", {"batch_size": 0}, "batch_size: Input should be greater than 0, got 0"),
+        ("fast", {"batch_size": 1.5}, "batch_size: Input should be a valid integer"),
+        ("fast", {"learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
+        ("fast", {"dropout": 1.0}, "dropout: Input should be less than 1"),
+        ("fast", {"precision": "float64"}, "precision: Input should be 'auto', 'float32'"),
+        ("fast", {"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ("fast", {"train_steps": 1, "epochs": 1}, "exactly one of epochs and train_steps must be set"),
+        ("fast", {"network": "none"}, "network: Input should be 'tutorial'"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(name: str, overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match="recipe") as caught:
+        resolve(name, **overrides)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_can_be_read_without_tensorflow() -> None:
+    code = "import sys, trainer.recipes; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
