@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -153,11 +155,36 @@ def test_what_a_model_fn_returns_is_checked(wrong: Callable[..., Any], message: 
         model.evaluate(ROWS, TARGETS, verbose=0)
 
 
-def test_two_replicas_make_the_step_of_one() -> None:
-    """MirroredStrategy on two logical CPUs would need a process of its own; the seed is what matters."""
-    with tf.GradientTape() as tape:
-        variable = keras.Variable([2.0])
-        loss = tf.reduce_sum(variable.value**2)
-    step = minimize(tape, loss, [variable])
-    step(keras.optimizers.SGD(0.1))
-    np.testing.assert_allclose(variable.numpy(), [1.6], rtol=1e-6)
+REPLICAS = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from tests.trainer import test_estimator as case
+count = int(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+devices = [f"CPU:{i}" for i in range(count)]
+with (tf.distribute.MirroredStrategy(devices) if count > 1 else tf.distribute.get_strategy()).scope():
+    model = case.linear("report", metric_names=("error",))
+rows = {"x": np.arange(16, dtype=np.float32).reshape(8, 2) / 16}
+targets = np.arange(8, dtype=np.float32)
+logs = model.fit(rows, targets, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+print("RESULT", *model.network.get_weights()[0].ravel(), logs["loss"][-1], logs["error"][-1])
+"""
+
+
+def test_two_replicas_end_where_one_does() -> None:
+    """In processes of their own: logical devices must be declared before TensorFlow starts."""
+    results = [
+        next(
+            line.split()[1:]
+            for line in subprocess.run(
+                [sys.executable, "-c", REPLICAS, count], check=True, capture_output=True, text=True
+            ).stdout.splitlines()
+            if line.startswith("RESULT")
+        )
+        for count in ("1", "2")
+    ]
+
+    np.testing.assert_allclose(
+        np.array(results[0], np.float64), np.array(results[1], np.float64), rtol=1e-5
+    )

@@ -1,0 +1,201 @@
+"""The SavedModel's signatures: they agree with each other and with the trained model, and refuse what is wrong."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.trainer.conftest import Dataset, example
+from trainer import features, train
+from trainer.model import build_model, build_network
+from trainer.recipes import resolve
+from trainer.signatures import export
+
+# A bfloat16 has 8 bits of mantissa, so each product is off by up to 2^-9; logits of a trained network are
+# about ten, and their errors average out.
+BFLOAT16_TOLERANCE = 0.25
+
+
+def encoded(image: np.ndarray, form: str = "PNG", mode: str = "L") -> bytes:
+    """An image file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A model trained in bfloat16, and the SavedModel made of it."""
+    params = resolve("fast", precision="mixed_bfloat16", batch_size=50)
+    model = build_model(params, (28, 28, 1), 10, steps=80)
+    images = {features.IMAGE: digits.images[..., np.newaxis].astype(np.float32) / 255}
+    model.fit(images, digits.labels, batch_size=50, epochs=10, verbose=0)
+    network = build_network(resolve("fast", precision="float32"), (28, 28, 1), 10)
+    network.set_weights(model.network.get_weights())
+    folder = tmp_path_factory.mktemp("model")
+    export(str(folder), network, params, digits.transform)
+    return model, tf.saved_model.load(str(folder))
+
+
+@pytest.fixture(scope="module")
+def signatures(trained: tuple[Any, Any]) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
+    return dict(trained[1].signatures)
+
+
+def test_there_are_three_with_these_inputs_and_outputs(signatures: dict[str, Any]) -> None:
+    inputs = {name: function.structured_input_signature[1] for name, function in signatures.items()}
+
+    assert inputs == {
+        "serving_default": {"image_bytes": tf.TensorSpec([None], tf.string, "image_bytes")},
+        "pixels": {"image": tf.TensorSpec([None, 28, 28], tf.uint8, "image")},
+        "examples": {"examples": tf.TensorSpec([None], tf.string, "examples")},
+    }
+    for function in signatures.values():
+        outputs = {k: (v.dtype, v.shape.as_list()) for k, v in function.structured_outputs.items()}
+        assert outputs == {
+            "classes": (tf.int64, [None]),
+            "probabilities": (tf.float32, [None, 10]),
+            "logits": (tf.float32, [None, 10]),
+        }
+
+
+def test_they_agree_with_each_other(digits: Dataset, signatures: dict[str, Any]) -> None:
+    images, labels = digits.images[:50], digits.labels[:50]
+    serialized = [example(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
+
+    from_files = signatures["serving_default"](tf.constant([encoded(image) for image in images]))
+    from_pixels = signatures["pixels"](tf.constant(images))
+    from_examples = signatures["examples"](tf.constant(serialized))
+
+    for name, value in from_files.items():
+        np.testing.assert_array_equal(value, from_pixels[name], err_msg=name)
+        np.testing.assert_array_equal(value, from_examples[name], err_msg=name)
+    assert np.mean(from_files["classes"] == labels) > 0.9
+
+
+def test_they_agree_with_the_model_trained_in_bfloat16(digits: Dataset, trained: tuple[Any, Any]) -> None:
+    model, saved = trained
+    images = {features.IMAGE: digits.images[..., np.newaxis].astype(np.float32) / 255}
+
+    in_bfloat16 = model.predict(images, verbose=0)
+    in_float32 = saved.signatures["pixels"](tf.constant(digits.images))
+
+    difference = np.abs(in_bfloat16["logits"] - in_float32["logits"].numpy())
+    assert difference.max() < BFLOAT16_TOLERANCE
+    assert np.mean(in_bfloat16["classes"] == in_float32["classes"]) > 0.99
+
+
+def test_the_saved_variables_are_float32(trained: tuple[Any, Any]) -> None:
+    graph = trained[1].signatures["pixels"].graph
+    assert tf.bfloat16 not in {tensor.dtype for op in graph.get_operations() for tensor in op.outputs}
+
+
+def test_an_example_needs_no_label(digits: Dataset, signatures: dict[str, Any]) -> None:
+    image = digits.raw[0]
+    bare = tf.train.Example()
+    bare.features.feature[features.IMAGE].bytes_list.value.append(image)
+
+    with_label = signatures["examples"](tf.constant([example(image, 3)]))
+    without = signatures["examples"](tf.constant([bare.SerializeToString()]))
+
+    np.testing.assert_array_equal(with_label["logits"], without["logits"])
+
+
+def test_colour_and_jpeg_files_are_read(digits: Dataset, signatures: dict[str, Any]) -> None:
+    image = digits.images[0]
+    files = [encoded(image), encoded(image, mode="RGB"), encoded(image, mode="RGBA"), encoded(image, "JPEG")]
+
+    classes = signatures["serving_default"](tf.constant(files))["classes"].numpy()
+
+    assert len(set(classes.tolist())) == 1
+
+
+@pytest.mark.parametrize("name", ["serving_default", "pixels", "examples"])
+def test_no_input_gives_no_output(signatures: dict[str, Any], name: str) -> None:
+    empty = tf.zeros([0, 28, 28], tf.uint8) if name == "pixels" else tf.constant([], tf.string)
+
+    outputs = signatures[name](empty)
+
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        "classes": (0,),
+        "probabilities": (0, 10),
+        "logits": (0, 10),
+    }
+
+
+GOOD = encoded(np.zeros((28, 28), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("serving_default", [GOOD, encoded(np.zeros((28, 27), np.uint8))], "must be 28 x 28 pixels"),
+        ("serving_default", [encoded(np.zeros((1, 1), np.uint8))], "must be 28 x 28 pixels"),
+        ("serving_default", [b"garbage"], ""),
+        ("serving_default", [b""], ""),
+        ("serving_default", [GOOD[:-30]], ""),
+        ("serving_default", [[GOOD]], ""),
+        ("serving_default", GOOD, ""),
+        ("pixels", np.zeros((1, 28, 27), np.uint8), ""),
+        ("pixels", np.zeros((28, 28), np.uint8), ""),
+        ("pixels", np.zeros((1, 28, 28, 1), np.uint8), ""),
+        ("pixels", np.zeros((1, 784), np.uint8), ""),
+        ("pixels", np.zeros((1, 28, 28), np.float32), ""),
+        ("examples", [example(bytes(783), 1)], "28 x 28 pixels, 784 bytes"),
+        ("examples", [b"garbage"], ""),
+        ("examples", [b""], ""),
+        ("examples", [[example(bytes(784), 1)]], ""),
+        ("examples", [tf.train.Example().SerializeToString()], ""),
+    ],
+)
+def test_a_wrong_input_is_an_error_and_no_more(
+    signatures: dict[str, Any], name: str, value: Any, message: str
+) -> None:
+    with pytest.raises((tf.errors.OpError, ValueError, TypeError), match=message):
+        signatures[name](tf.constant(value))
+
+    # The process is alive, and so is the model.
+    assert signatures["pixels"](tf.zeros([1, 28, 28], tf.uint8))["classes"].shape == (1,)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1), (2, 27, 28), (1,)])
+def test_the_graph_checks_shapes_itself(
+    trained: tuple[Any, Any], digits: Dataset, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """TF Serving feeds a session, which does not check what Python's signature functions do."""
+    params = resolve("fast", precision="float32")
+    export(str(tmp_path), build_network(params, (28, 28, 1), 10), params, digits.transform)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
+        signature = loaded.signature_def["pixels"]
+        graph_def = session.graph.as_graph_def()
+        for node in graph_def.node:
+            if node.op == "Placeholder":
+                node.attr["shape"].shape.unknown_rank = True
+        name = signature.outputs["classes"].name
+        feed = signature.inputs["image"].name
+        classes, image = session.graph.get_tensor_by_name(name), session.graph.get_tensor_by_name(feed)
+        make = session._make_callable_from_options(
+            tf.compat.v1.CallableOptions(feed=[image.name], fetch=[classes.name])
+            if hasattr(tf.compat.v1, "CallableOptions")
+            else _callable_options(image.name, classes.name)
+        )
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            make(np.zeros(shape, np.uint8))
+
+
+def _callable_options(feed: str, fetch: str) -> Any:
+    from tensorflow.core.protobuf import config_pb2
+
+    return config_pb2.CallableOptions(feed=[feed], fetch=[fetch])
+
+
+def test_run_fn_writes_what_is_tested_here() -> None:
+    assert train.signatures.export is export
