@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -161,30 +161,22 @@ def run_and_report(config: PipelineConfig) -> int:
 
     run_id = new_run_id()
     log = config.logs_dir / f"{run_id}.log"
-    message: str | None = None
-    with logs.redirected(log) as terminal:
-        view = RunView(terminal)
-        # A polite kill is an interruption like Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        pipeline: Any = None
-        try:
+    # A polite kill is an interruption like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with logs.redirected(log) as terminal:
+            view = RunView(terminal)
             with view.live():
                 view.note("loading TensorFlow and TFX")
-                from pipeline import definition, local, recovery, summary
+                from pipeline import session
 
-                pipeline = definition.create_pipeline(config)
-                nodes = local.run(pipeline, view, run_id)
-            return summary.show(view.console, summary.collect(pipeline, nodes), log)
-        except KeyboardInterrupt:
-            view.console.print("interrupted; the next run goes on from the last finished node")
-            terminal.flush()
-            if pipeline is None:
-                return INTERRUPTED
-            recovery.mend_in_new_process(pipeline)
-        except local.NodeError as error:
-            message = f"{error.node} failed: {error}; the log is {log}"
-        except recovery.BusyError as error:
-            message = str(error)
-    if message is not None:
-        fail(message, REJECTED)
-    return REJECTED
+                outcome = session.run(config, view, run_id)
+            if outcome.error is None:
+                return session.show(view.console, outcome, log)
+        fail(f"{outcome.error}; the log is {log}", REJECTED)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the next run goes on from the last finished node")
+        # If nothing ran yet, the session was not even imported.
+        if "pipeline.session" in sys.modules:
+            sys.modules["pipeline.session"].mend_and_exit(config)
+        return INTERRUPTED

@@ -80,6 +80,9 @@ def mend_in_new_process(pipeline: Pipeline) -> None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # Nothing is left to say, and TensorFlow's import is not quiet.
+    for descriptor in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     arguments = [
         pipeline.metadata_connection_config.SerializeToString().hex(),
         pipeline.pipeline_info.pipeline_name,

@@ -136,13 +136,12 @@ def test_a_model_below_a_gate_is_refused_and_the_served_one_stays(
     assert not Path(finished, "serving", ".pushing").exists()
 
 
-def test_anomalous_data_stop_before_training(tmp_path: Path, tiny_mnist_dir: Path) -> None:
-    """Labels 10 and up pass the reader when 12 classes are announced; too few are announced here."""
+def test_labels_beyond_the_announced_classes_are_refused(tmp_path: Path, tiny_mnist_dir: Path) -> None:
     root = tmp_path / "root"
     done = run(root, tiny_mnist_dir, "--set", "data.num_classes=5")
     assert done.returncode == 2
-    assert "label" in done.stderr
-    assert not (root / "pipelines").exists()
+    assert "is not in the range 0…4" in done.stderr
+    assert not root.exists()
 
 
 def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(

@@ -100,7 +100,9 @@ def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray) -> Datas
     size = {"height": images.shape[1], "width": images.shape[2]}
     with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(str(folder / "temporary")):
         raw = (pipeline | beam.Create(rows), DatasetMetadata.from_feature_spec(spec))
-        transform_fn = raw | tft_beam.AnalyzeDataset(functools.partial(preprocessing_fn, custom_config=size))
+        transform_fn = raw | tft_beam.AnalyzeDataset(
+            functools.partial(preprocessing_fn, custom_config=size)
+        )
         _ = transform_fn | tft_beam.WriteTransformFn(str(folder / "transform_graph"))
     return dataset
 
@@ -115,7 +117,7 @@ def digits(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Da
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A data set of another size and class count: 20 x 16 pixels, 7 classes, the class is the bright row."""
+    """Another size and class count: 20 x 16 pixels, 7 classes; the class is the bright row."""
     labels = np.arange(210) % 7
     images = np.random.default_rng(0).integers(0, 40, (210, 20, 16), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):

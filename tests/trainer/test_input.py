@@ -45,10 +45,10 @@ def test_streams_what_does_not_fit(digits: Dataset) -> None:
 
 
 def test_refuses_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no file matches .*nowhere"):
+    with pytest.raises(ValueError, match=r"no file matches .*nowhere"):
         read_split([str(tmp_path / "nowhere-*")], PLENTY)
     write_records(tmp_path / "empty", [])
-    with pytest.raises(ValueError, match="no example in .*empty"):
+    with pytest.raises(ValueError, match=r"no example in .*empty"):
         read_split([str(tmp_path / "empty")], PLENTY)
 
 

@@ -246,6 +246,6 @@ def test_each_mode_of_a_recipe_is_traced_once(monkeypatch: pytest.MonkeyPatch) -
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)
 
     trained.fit(batches, epochs=3, validation_data=batches, verbose=0)
-    trained.predict(batches, verbose=0)
+    trained.predict(IMAGES, verbose=0)
 
     assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}

@@ -1,0 +1,91 @@
+"""One local run from its config to its outcome, and how the outcome is told."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
+from tfx.orchestration.pipeline import Pipeline
+
+from pipeline import definition, local, recovery, verdict
+from pipeline.config import PipelineConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: an error, or a verdict and perhaps a pushed model."""
+
+    error: str | None = None
+    verdict: verdict.Verdict | None = None
+    pushed: Path | None = None  # the version folder
+    all_cached: bool = False
+
+
+def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcome:
+    """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
+    pipeline = definition.create_pipeline(config)
+    try:
+        nodes = local.run(pipeline, observer, run_id)
+        return _collect(pipeline, nodes)
+    except recovery.BusyError as error:
+        return Outcome(error=str(error))
+    except local.NodeError as error:
+        return Outcome(error=f"{error.node} failed: {error}")
+    except Exception as error:
+        logging.exception("the run failed outside of its nodes")
+        return Outcome(error=f"the run failed: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def mend_and_exit(config: PipelineConfig) -> None:
+    """Clean up after an interrupted run; does not return."""
+    recovery.mend_in_new_process(definition.create_pipeline(config))
+
+
+def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
+    def only_output(node: str, key: str) -> metadata_store_pb2.Artifact:
+        execution_id = nodes[node].execution_id
+        assert execution_id is not None
+        (artifact,) = local.output_artifacts(pipeline, execution_id, key)
+        return artifact
+
+    pushed = only_output("Pusher", "pushed_model").custom_properties
+    return Outcome(
+        verdict=verdict.read(only_output("Evaluator", "evaluation").uri),
+        pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
+        all_cached=all(node.state == local.CACHED for node in nodes.values()),
+    )
+
+
+def show(console: Console, outcome: Outcome, log: Path) -> int:
+    """Print the summary of a run that reached its end; returns the exit code: 0 pushed, 1 refused."""
+    judged = outcome.verdict
+    assert judged is not None
+    weakest = judged.weakest_class
+    console.print(
+        f"\naccuracy       {judged.accuracy:.4f} on {judged.examples:,} test images\n"
+        f"weakest digit  {weakest}, at {judged.class_accuracy[weakest]:.4f}"
+    )
+    if outcome.pushed is None:
+        console.print("verdict        [bold red]refused[/]: not pushed")
+        for gate in judged.failed:
+            console.print(f"               {gate}")
+        console.print(f"log            {_short(log)}")
+        return 1
+    model = _short(outcome.pushed)
+    cached = ", everything from the cache" if outcome.all_cached else ""
+    console.print(
+        f"verdict        [bold green]blessed[/] and pushed{cached}\n"
+        f"model          {model}\n"
+        f"log            {_short(log)}\n"
+        f"next           {_short(Path(sys.prefix))}/bin/saved_model_cli show --dir {model} --all"
+    )
+    return 0
+
+
+def _short(path: Path) -> Path:
+    """The path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,169 @@
+"""run_fn end to end on small data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import SCHEMA, Dataset, write_records
+from trainer import precision
+from trainer.progress import NonFiniteLossError
+from trainer.train import run_fn
+
+QUICK = {"batch_size": 50, "precision": "float32", "shift": 0}
+
+
+def metrics(output: Path) -> dict[str, Any]:
+    return json.loads((output / "model_run" / "metrics.json").read_text())
+
+
+def predict(output: Path, images: np.ndarray) -> np.ndarray:
+    saved = tf.saved_model.load(str(output / "Format-Serving"))
+    return saved.signatures["pixels"](tf.constant(images))["classes"].numpy()
+
+
+def test_learns_exports_and_reports(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run_fn(digits.fn_args(tmp_path, **QUICK, train_steps=60, validate_each_epoch=True))
+
+    assert np.mean(predict(tmp_path, digits.images) == digits.labels) > 0.9
+    written = metrics(tmp_path)
+    assert (written["steps"], written["precision"]) == (60, "float32")
+    assert written["validation_accuracy"] > 0.9
+    assert 0 < written["validation_loss"] < 1
+    assert written["train_seconds"] > 0
+    assert written["images_per_s"] > 0
+    assert len(written["history"]["val_accuracy"]) == 8  # 400 digits are 8 steps: 60 steps are 7.5 epochs
+    assert list((tmp_path / "model_run").rglob("events.out.tfevents.*"))
+
+    progress = [r.progress for r in caplog.records if r.name == "trainer.progress"]  # type: ignore[attr-defined]
+    assert set(progress[-1]) == {
+        "step",
+        "steps",
+        "epoch",
+        "epochs",
+        "loss",
+        "accuracy",
+        "images_per_s",
+    }
+    assert (progress[-1]["step"], progress[-1]["steps"]) == (60, 60)
+    assert (progress[-1]["epoch"], progress[-1]["epochs"]) == (8, 8)
+    device = [r.getMessage() for r in caplog.records if "training on" in r.getMessage()]
+    assert len(device) == 1
+    assert "float32" in device[0]
+
+
+def test_a_data_set_of_another_size_goes_through(stripes: Dataset, tmp_path: Path) -> None:
+    run_fn(stripes.fn_args(tmp_path, **QUICK, train_steps=40))
+
+    classes = predict(tmp_path, stripes.images)
+    assert classes.shape == (210,)
+    assert np.mean(classes == stripes.labels) > 0.9
+    saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
+    assert saved.signatures["pixels"].structured_outputs["logits"].shape.as_list() == [None, 7]
+
+
+def test_the_tutorial_recipe_goes_through(digits: Dataset, tmp_path: Path) -> None:
+    arguments = digits.fn_args(tmp_path, "tutorial")
+    arguments.train_steps = 2  # TFX's own arguments come before the recipe's
+
+    run_fn(arguments)
+
+    assert metrics(tmp_path)["steps"] == 2
+    assert predict(tmp_path, digits.images[:3]).shape == (3,)
+
+
+@pytest.mark.parametrize("steps", [1, 30], ids=["after the last update", "midway"])
+def test_a_loss_that_is_not_finite_stops_the_run(digits: Dataset, tmp_path: Path, steps: int) -> None:
+    arguments = digits.fn_args(
+        tmp_path,
+        "tutorial",
+        batch_size=50,
+        learning_rate=1e38,
+        train_steps=steps,
+        precision="float32",
+    )
+
+    with pytest.raises(NonFiniteLossError, match=r"at step \d+: likely causes .* learning rate") as caught:
+        run_fn(arguments)
+
+    assert 1 <= caught.value.step <= 3
+    assert not (tmp_path / "Format-Serving").exists()
+    assert not (tmp_path / "model_run" / "metrics.json").exists()
+
+
+def test_wrong_settings_are_refused_before_anything_runs(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown recipe 'nobody'"):
+        run_fn(digits.fn_args(tmp_path, "nobody"))
+    with pytest.raises(ValueError, match="has no field 'sed'"):
+        run_fn(digits.fn_args(tmp_path, sed=3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_schema_without_a_class_range_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    arguments = digits.fn_args(tmp_path)
+    arguments.schema_path = str(tmp_path / "schema.pbtxt")
+    (tmp_path / "schema.pbtxt").write_text('feature { name: "label" type: INT }')
+
+    with pytest.raises(ValueError, match="'label' has no int_domain"):
+        run_fn(arguments)
+
+
+def test_a_training_image_of_another_size_is_named(digits: Dataset, tmp_path: Path) -> None:
+    from tests.trainer.conftest import example
+
+    write_records(tmp_path / "bad", [example(bytes(783), 1)] * 60)
+    (tmp_path / "schema.pbtxt").write_text(SCHEMA.format(last=9))
+    arguments = digits.fn_args(tmp_path, **QUICK, train_steps=1)
+    arguments.train_files = [str(tmp_path / "bad")]
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="28 x 28 pixels, 784 bytes"):
+        run_fn(arguments)
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", "mixed_bfloat16"),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", "mixed_bfloat16"),
+        ("flags\t\t: fpu avx512f avx2\n", "float32"),
+        ("Features\t: asimd\n", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_precision_goes_by_the_cpu(
+    cpu_info: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if cpu_info is not None:
+        file.write_text(cpu_info)
+    monkeypatch.setattr(precision, "_CPU_INFO", file)
+
+    assert precision.resolve_precision.__wrapped__("auto") == expected
+    assert precision.resolve_precision("mixed_float16") == "mixed_float16"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ([(9, 0)], "mixed_bfloat16"),
+        ([(7, 5)], "mixed_float16"),
+        ([(6, 1)], "float32"),
+        ([(8, 0), (7, 0)], "mixed_float16"),
+    ],
+)
+def test_auto_precision_goes_by_the_weakest_gpu(
+    capabilities: list[tuple[int, int]], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: capabilities)
+    monkeypatch.setattr(precision, "_compute_capability", lambda gpu: gpu)
+
+    assert precision.resolve_precision.__wrapped__("auto") == expected

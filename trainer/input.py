@@ -1,0 +1,177 @@
+"""The tf.data input pipeline: files of tf.Examples to batches of transformed features.
+
+An example stays what Transform's graph reads, raw bytes and a label, until its batch is made: MNIST is
+43 MB so, and 172 MB as floats. Splits that fit into a share of the memory are read once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from trainer import features
+
+CACHE_SHARE = 0.25  # of the machine's memory, for all splits together
+_READ_BATCH = 4096  # examples per call of the parser: large enough to make its overhead vanish
+_SHUFFLE_BUFFER = 20_000  # examples that a streamed split mixes
+_RAW_SPEC = {
+    features.IMAGE: tf.io.FixedLenFeature([1], tf.string),
+    features.LABEL: tf.io.FixedLenFeature([1], tf.int64),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of the data set, in memory or on disk.
+
+    Attributes:
+        files: the TFRecord files, sorted.
+        size: examples.
+        images: string [size], raw bytes; None where the split is streamed.
+        labels: int64 [size]; None where the split is streamed.
+    """
+
+    files: tuple[str, ...]
+    size: int
+    images: tf.Tensor | None = None
+    labels: tf.Tensor | None = None
+
+
+def read_split(patterns: Sequence[str], cache_bytes: int) -> Split:
+    """Count the examples of a split and keep them in memory if they fit.
+
+    Args:
+        patterns: file patterns as in FnArgs; files whose names end in `.gz` are decompressed.
+        cache_bytes: how many bytes of images may be kept.
+
+    Raises:
+        ValueError: where no file matches or the files hold no example.
+    """
+    files = tuple(sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern)))
+    if not files:
+        raise ValueError(f"no file matches {', '.join(patterns)}")
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    size = kept_bytes = 0
+    for image, label in _raw_batches(files).as_numpy_iterator():
+        size += len(label)
+        kept_bytes += sum(map(len, image))
+        if kept_bytes > cache_bytes:
+            images, labels = [], []
+        else:
+            images.append(image)
+            labels.append(label)
+    if not size:
+        raise ValueError(f"there is no example in {', '.join(files)}")
+    if not images:
+        return Split(files, size)
+    with tf.device("CPU"):
+        return Split(files, size, tf.constant(np.concatenate(images)), tf.constant(np.concatenate(labels)))
+
+
+def cache_budget_bytes() -> int:
+    """Bytes of images that may be kept in memory on this machine."""
+    return int(CACHE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def training_batches(
+    split: Split, transform: tft.TFTransformOutput, batch_size: int, seed: int, first_step: int = 0
+) -> tf.data.Dataset:
+    """Endless training batches: epoch after epoch, each in another order.
+
+    Batches run over the ends of epochs, so that each has `batch_size` examples and each example comes
+    exactly once an epoch. The order depends on seed and epoch alone.
+
+    Args:
+        split: what to train on.
+        transform: Transform's output; its graph is applied batch by batch.
+        batch_size: examples per batch.
+        seed: of the order.
+        first_step: batches to leave out at the start, to go on where a run was stopped.
+
+    Returns:
+        A dataset of ({"image": float32 [batch_size, H, W, 1]}, int64 [batch_size]).
+    """
+    if split.images is None:
+        raw = _streamed(split, seed).batch(batch_size, drop_remainder=True).map(_parse, tf.data.AUTOTUNE)
+    else:
+        raw = _cached(split, seed).batch(batch_size, drop_remainder=True)
+        raw = raw.skip(first_step).map(_gather(split), tf.data.AUTOTUNE)
+        first_step = 0
+    return _finish(raw.skip(first_step), transform)
+
+
+def evaluation_batches(split: Split, transform: tft.TFTransformOutput, batch_size: int) -> tf.data.Dataset:
+    """Each example of a split once, in the order of the files.
+
+    Returns:
+        A dataset of ({"image": float32 [N, H, W, 1]}, int64 [N]); the last batch may be smaller.
+    """
+    if split.images is None:
+        raw = _raw_batches(split.files).unbatch().batch(batch_size)
+    else:
+        raw = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
+    return _finish(raw, transform)
+
+
+def _raw_batches(files: Sequence[str]) -> tf.data.Dataset:
+    return _records(files).batch(_READ_BATCH).map(_parse, tf.data.AUTOTUNE)
+
+
+def _records(files: Sequence[str]) -> tf.data.Dataset:
+    # The compression is a property of a file, not of a split.
+    return tf.data.Dataset.from_tensor_slices(list(files)).interleave(
+        _record_file,
+        cycle_length=4,
+        block_length=64,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _record_file(file: tf.Tensor) -> tf.data.Dataset:
+    zipped = tf.strings.regex_full_match(file, r".*\.gz")
+    return tf.data.TFRecordDataset(file, compression_type=tf.where(zipped, "GZIP", ""), buffer_size=1 << 20)
+
+
+def _parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    parsed = tf.io.parse_example(serialized, _RAW_SPEC)
+    return tf.squeeze(parsed[features.IMAGE], 1), tf.squeeze(parsed[features.LABEL], 1)
+
+
+def _cached(split: Split, seed: int) -> tf.data.Dataset:
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        indices = tf.random.experimental.stateless_shuffle(
+            tf.range(split.size, dtype=tf.int32), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(indices)
+
+    return tf.data.Dataset.counter().flat_map(order)
+
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(split.images, indices), tf.gather(split.labels, indices)
+
+    return gather
+
+
+def _streamed(split: Split, seed: int) -> tf.data.Dataset:
+    return _records(split.files).shuffle(_SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True).repeat()
+
+
+def _finish(raw: tf.data.Dataset, transform: tft.TFTransformOutput) -> tf.data.Dataset:
+    layer = transform.transform_features_layer()
+
+    def apply(image: tf.Tensor, label: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        inputs = {features.IMAGE: tf.expand_dims(image, 1), features.LABEL: tf.expand_dims(label, 1)}
+        transformed = dict(layer(inputs))
+        label = transformed.pop(features.LABEL)
+        return transformed, label
+
+    return raw.map(apply, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

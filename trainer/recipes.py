@@ -1,0 +1,140 @@
+"""Hyper-parameters by name. Imports neither TensorFlow nor Keras: the command line reads it too."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=True))
+class Params:
+    """What a model_fn and the Trainer read; pydantic's ValidationError, a ValueError, for a wrong value.
+
+    Attributes:
+        network: which layers, by name in trainer.model.
+        batch_size: images per step, over all replicas.
+        epochs: passes over the training split; the last may be partial. None where train_steps counts.
+        train_steps: optimizer steps. None where epochs count.
+        optimizer: the update rule.
+        learning_rate: constant, or the peak of the cycle.
+        schedule: the learning rate over the run.
+        warmup: the share of the steps in which one_cycle climbs to the peak.
+        momentum: of sgd.
+        weight_decay: decoupled from the gradient (AdamW), per unit of learning rate.
+        dropout: share of units before the last layer that a training step leaves out.
+        shift: the largest random shift of a training image in each direction, pixels.
+        label_smoothing: share of the target that is spread over all classes in training.
+        precision: arithmetic of the training step; `auto` takes what is fastest on this machine.
+        seed: of weights, shuffling, dropout and augmentation.
+        validate_each_epoch: measure the validation split after each epoch; otherwise once, at the end.
+    """
+
+    network: Literal["tutorial", "compact"]
+    batch_size: PositiveInt
+    epochs: PositiveFloat | None = None
+    train_steps: PositiveInt | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    warmup: Share = 0.0
+    momentum: Share = 0.0
+    weight_decay: NonNegativeFloat = 0.0
+    dropout: Share = 0.0
+    shift: Annotated[int, Field(ge=0)] = 0
+    label_smoothing: Share = 0.0
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    validate_each_epoch: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.train_steps is None):
+            raise ValueError("exactly one of epochs and train_steps must be set")
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps of a whole run over a training split of `examples` examples; at least one."""
+        if self.train_steps is not None:
+            return self.train_steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * examples / self.batch_size))
+
+
+def tutorial() -> Params:
+    """TensorFlow's layers tutorial, to the letter: 3,274,634 parameters, 20,000 steps of plain SGD.
+
+    The tutorial reports 97.3 % on test.
+    """
+    return Params(
+        network="tutorial",
+        batch_size=100,
+        train_steps=20_000,
+        optimizer="sgd",
+        learning_rate=0.001,
+        dropout=0.4,
+        validate_each_epoch=False,
+    )
+
+
+def fast() -> Params:
+    """The fewest seconds to a dependable 99.2 % on test, on two CPU cores."""
+    return Params(
+        network="compact",
+        batch_size=128,
+        epochs=4,
+        optimizer="adamw",
+        learning_rate=0.01,
+        schedule="one_cycle",
+        warmup=0.25,
+        weight_decay=0.05,
+        shift=2,
+        validate_each_epoch=False,
+    )
+
+
+RECIPES = {"tutorial": tutorial, "fast": fast}
+
+
+def resolve(name: str, **overrides: Any) -> Params:
+    """The hyper-parameters of a recipe, with some of them changed.
+
+    Setting `epochs` replaces the recipe's `train_steps`, and the other way round.
+
+    Args:
+        name: a key of RECIPES.
+        **overrides: fields of Params.
+
+    Raises:
+        ValueError: one line that names the unknown recipe, the unknown field or the wrong value.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}{_hint(name, list(RECIPES))}")
+    fields = [field.name for field in dataclasses.fields(Params)]
+    for key in overrides:
+        if key not in fields:
+            raise ValueError(f"recipe {name!r} has no field {key!r}{_hint(key, fields)}")
+    values = dataclasses.asdict(RECIPES[name]())
+    if overrides.get("train_steps") is not None and "epochs" not in overrides:
+        values["epochs"] = None
+    if overrides.get("epochs") is not None and "train_steps" not in overrides:
+        values["train_steps"] = None
+    try:
+        return Params(**(values | overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:1])
+        reason = first["msg"].removeprefix("Value error, ")
+        got = f", got {first['input']!r}" if where else ""
+        raise ValueError(f"recipe {name!r}: {where + ': ' if where else ''}{reason}{got}") from None
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
