@@ -21,6 +21,7 @@ _STYLES = {
     "done": ("✓", "green"),
     "failed": ("✗", "bold red"),
     "skipped": ("-", "yellow"),
+    "stopped": ("✗", "yellow"),
 }
 _REFRESHES_PER_S = 4
 _PLAIN_PROGRESS_EVERY_S = 10.0

@@ -25,7 +25,7 @@ from pipeline import isolation, recovery
 PROGRESS_LOGGER = "trainer.progress"
 TRAINER = "Trainer"
 
-CACHED, DONE, FAILED, SKIPPED = "cached", "done", "failed", "skipped"
+CACHED, DONE, FAILED, SKIPPED, STOPPED = "cached", "done", "failed", "skipped", "stopped"
 
 _STATES = {
     metadata_store_pb2.Execution.CACHED: CACHED,
@@ -55,7 +55,7 @@ class Observer(Protocol):
         """The Trainer has come further: step, steps, loss, accuracy, images_per_s."""
 
     def finished(self, node: str, state: str, seconds: float) -> None:
-        """A node ended as cached, done, failed or skipped."""
+        """A node ended as cached, done, failed, skipped or stopped."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Run:
     observer: Observer
     trainer_in_new_process: bool
     nodes: dict[str, NodeRun] = field(default_factory=dict)
-    error: NodeError | None = None
+    error: NodeError | KeyboardInterrupt | None = None
 
 
 _current: _Run | None = None
@@ -97,6 +97,7 @@ def run(
 
     Raises:
         NodeError: a node failed. The nodes before it are cached for the next run.
+        KeyboardInterrupt: the run was interrupted; see `recovery`.
         recovery.BusyError: the pipeline is being run by another process.
     """
     global _current
@@ -114,6 +115,7 @@ def run(
             try:
                 _Runner(run_id).run(pipeline)
             except Exception:
+                # Beam wraps what a node raises, an interruption too.
                 if _current.error is None:
                     raise
                 raise _current.error from None
@@ -176,6 +178,9 @@ class _Node(PipelineNodeAsDoFn):
         except Exception as error:
             logging.exception("node %s failed", self._node_id)
             run.error = NodeError(self._node_id, str(error) or type(error).__name__)
+            raise
+        except KeyboardInterrupt as interrupt:
+            state, run.error = STOPPED, interrupt
             raise
         finally:
             seconds = time.monotonic() - begin

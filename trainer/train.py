@@ -126,6 +126,7 @@ def _fit(
         validation_steps=fn_args.eval_steps or None,
         validation_freq=1 if params.validate_each_epoch else epochs,
         callbacks=[progress, board],
+        shuffle=False,  # the data set has done it
         verbose=0,
     ).history
     if not math.isfinite(history["val_loss"][-1]):
