@@ -143,6 +143,7 @@ def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
     from pipeline.code import code_hash
 
     facts = idx.inspect(folder.absolute(), config.data.num_classes or None)
+    idx.split_sizes(folder, facts)  # refuses too few examples
     return config.replace(
         "data",
         uri=str(folder.absolute()),

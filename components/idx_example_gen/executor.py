@@ -18,14 +18,7 @@ from tfx.types.artifact import Artifact
 
 from components.idx_example_gen import idx
 from components.idx_example_gen.shards import write_shard
-from components.idx_example_gen.split import (
-    VALIDATION_SHARE,
-    Batch,
-    Cutoff,
-    Place,
-    before,
-    content_hashes,
-)
+from components.idx_example_gen.split import Batch, Cutoff, Place, before, content_hashes
 from trainer import features
 
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
@@ -64,7 +57,7 @@ class Executor(BaseBeamExecutor):
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         facts = idx.inspect(folder, exec_properties["num_classes"] or None)
         _check_fingerprint(folder, facts.fingerprint, exec_properties["fingerprint"])
-        sizes = split_sizes(folder, facts)
+        sizes = idx.split_sizes(folder, facts)
 
         staging = str(PurePath(examples.uri) / _STAGING)
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
@@ -83,19 +76,6 @@ class Executor(BaseBeamExecutor):
         examples.set_int_custom_property("num_classes", facts.num_classes)
         for split, size in sizes.items():
             examples.set_int_custom_property(f"{split}_examples", size)
-
-
-def split_sizes(folder: str, facts: idx.DatasetFacts) -> dict[str, int]:
-    """Examples in each split."""
-    validation = facts.train_examples // VALIDATION_SHARE
-    if not validation:
-        reason = f"{facts.train_examples} examples: at least {VALIDATION_SHARE} are needed, one to validate"
-        raise idx.IdxError(idx.find_files(folder).train_images, 4, reason)
-    return {
-        features.TRAIN: facts.train_examples - validation,
-        features.VALIDATION: validation,
-        features.TEST: facts.test_examples,
-    }
 
 
 def _check_fingerprint(folder: str, found: str, wanted: str) -> None:

@@ -11,7 +11,6 @@ import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 
-VALIDATION_SHARE = 12  # one in so many of the training files' examples: 5,000 of MNIST's 60,000
 _HASH_BYTES = 8
 
 # A place in the order of all examples: the content hash, then the index in the file, which decides only

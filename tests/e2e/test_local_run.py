@@ -92,18 +92,17 @@ def test_the_second_run_is_cached_whole(finished: Path, tiny_mnist_dir: Path) ->
 def test_other_data_in_the_same_folder_are_not_a_cache_hit(
     finished: Path, tiny_mnist_dir: Path, tmp_path: Path
 ) -> None:
-    root, data = tmp_path / "root", tmp_path / "data"
+    root = tmp_path / "root"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt"))
-    shutil.copytree(tiny_mnist_dir, data)
-    first = run(root, data, "--set", "trainer.train_steps=5", "--set", "gates.accuracy=0")
-    assert first.returncode == 0, first.stdout + first.stderr
-    images = data / "train-images-idx3-ubyte"
-    content = bytearray(images.read_bytes())
-    content[5000] ^= 255
-    images.write_bytes(content)
-    second = run(root, data, "--set", "trainer.train_steps=5", "--set", "gates.accuracy=0")
-    assert states(second)["IdxExampleGen"] == "done"
-    assert states(second)["Trainer"] == "done"
+    images = tiny_mnist_dir / "train-images-idx3-ubyte"
+    before = images.read_bytes()
+    try:
+        _patch(images, 5000, bytes([before[5000] ^ 255]))
+        done = run(root, tiny_mnist_dir)
+    finally:
+        images.write_bytes(before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done) == dict.fromkeys(NODES, "done") | {"CuratedSchema": "cached"}
 
 
 def test_the_pushed_model_answers_png_pixels_and_examples_alike(
@@ -226,6 +225,7 @@ BAD = {
     ),
     "counts differ": lambda folder: _labels(folder / "train-labels-idx1-ubyte", 599),
     "label out of range": lambda folder: _patch(folder / "t10k-labels-idx1-ubyte", 20, b"\xc8"),
+    "too few to validate": lambda folder: _few(folder),
     "no examples": lambda folder: _empty(folder),
 }
 
@@ -246,6 +246,14 @@ def _append(path: Path, more: bytes) -> None:
 
 def _labels(path: Path, count: int) -> None:
     path.write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + path.read_bytes()[8 : 8 + count])
+
+
+def _few(folder: Path) -> None:
+    images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
+    images.write_bytes(
+        b"\0\0\x08\x03" + np.array([11, 28, 28], ">u4").tobytes() + images.read_bytes()[16 : 16 + 11 * 784]
+    )
+    labels.write_bytes(b"\0\0\x08\x01\0\0\0\x0b" + bytes(range(10)) + b"\0")
 
 
 def _empty(folder: Path) -> None:
