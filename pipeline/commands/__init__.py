@@ -1,0 +1,1 @@
+"""The commands of `mnist`, a module each; none imports anything heavy before it is called."""
