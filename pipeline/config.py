@@ -27,6 +27,8 @@ Strings = Annotated[
     BeforeValidator(lambda v: [s for s in v.split(",") if s] if isinstance(v, str) else v),
 ]
 
+SCRATCH = ".scratch"  # below the pipeline's root: a folder for each run in progress
+
 # Beam's own default is a Go binary that it downloads at run time; these two never leave the process.
 LOCAL_BEAM_ARGS = (
     "--runner=FnApiRunner",
@@ -127,6 +129,10 @@ class PipelineConfig(Section):
     def pipeline_root(self) -> Path:
         """Folder of the artifacts."""
         return self.root / "pipelines" / self.name
+
+    def scratch_dir(self, run_id: str) -> Path:
+        """Folder for what a run needs while it lasts."""
+        return self.pipeline_root / SCRATCH / run_id
 
     @property
     def serving_dir(self) -> Path:

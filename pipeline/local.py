@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +102,7 @@ def run(
     global _current
     if trainer_in_new_process is None:
         trainer_in_new_process = isolation.gpus_present()
-    _settle_beam()
+    pin_beam_to_this_process()
     info = pipeline.pipeline_info
     root = Path(info.pipeline_root)
     with recovery.exclusive(root):
@@ -134,14 +133,12 @@ def output_artifacts(pipeline: Pipeline, execution_id: int, key: str) -> list[me
         return list(handle.store.get_artifacts_by_id(ids))
 
 
-def _settle_beam() -> None:
-    """Settings of Beam that have no option."""
-    # Makes FnApiRunner the default of every Beam pipeline, that of BeamDagRunner itself included, which
-    # takes no option for it. Beam's own default first downloads a Go binary.
+def pin_beam_to_this_process() -> None:
+    """Make FnApiRunner the default of every Beam pipeline, that of BeamDagRunner itself included.
+
+    Beam's own default first downloads a Go binary; BeamDagRunner takes no option for its runner.
+    """
     StandardOptions.DEFAULT_RUNNER = "FnApiRunner"
-    # Beam makes an argument parser each time it looks at an option, and each parser looks for
-    # translations on the disk: a fifth of the time of a small Beam pipeline.
-    os.environ["LANGUAGE"] = "C"
 
 
 @contextmanager

@@ -98,7 +98,14 @@ class Wheel:
     def _download(self, scratch: Path) -> Path:
         requirements = scratch / "requirements.txt"
         requirements.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n")
-        options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-input", "--quiet"]
+        options = [
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "--no-input",
+            "--no-cache-dir",
+            "--quiet",
+        ]
         done = subprocess.run(
             [
                 sys.executable,

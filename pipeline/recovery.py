@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
+
+from pipeline.config import SCRATCH
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
@@ -45,13 +48,16 @@ def exclusive(pipeline_root: Path) -> Iterator[None]:
 
 
 def mend(connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path) -> list[int]:
-    """Cancel executions that a killed run left unfinished and remove what they had written.
+    """Cancel executions that a killed run left unfinished and remove what it had written.
 
     Call it under `exclusive`: whatever is still marked as running then cannot be.
 
     Returns:
         The ids of those executions.
     """
+    for folder in pipeline_root.glob(f"{SCRATCH}/*"):
+        if folder != Path(tempfile.gettempdir()):  # that of this very run
+            shutil.rmtree(folder, ignore_errors=True)
     with metadata.Metadata(connection) as handle:
         store = handle.store
         context = store.get_context_by_type_and_name("pipeline", pipeline_name)
@@ -93,6 +99,7 @@ def mend_in_new_process(pipeline: Pipeline) -> None:
 
 def main() -> None:
     """Mend, as the last act of an interrupted run."""
+    tempfile.tempdir = os.path.curdir  # The run's own scratch folder goes too.
     connection_hex, name, root = sys.argv[1:]
     connection = metadata_store_pb2.ConnectionConfig.FromString(bytes.fromhex(connection_hex))
     mend(connection, name, Path(root))

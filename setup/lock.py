@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pip._internal.models.index import PyPI
-
 from setup.venv import ROOT, uv_environment
 
 LOCK = ROOT / "uv.lock"
@@ -28,6 +26,10 @@ def without_addresses(lock: str) -> str:
 
 def main() -> int:
     """Resolve with this machine's index; versions in the lock stay where they still fit."""
+    # Only here: whoever imports pip gets the standard library's distutils for good, and setuptools then
+    # refuses to be imported, by TFX for one.
+    from pip._internal.models.index import PyPI
+
     env = uv_environment()
     index = env.setdefault("UV_DEFAULT_INDEX", PyPI.simple_url)
     before = LOCK.read_text() if LOCK.exists() else ""

@@ -96,7 +96,7 @@ def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
 
 def run_and_report(config: PipelineConfig) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
-    from pipeline import logs
+    from pipeline import environment, logs
     from pipeline.console import RunView
     from pipeline.runs import new_run_id
 
@@ -105,7 +105,7 @@ def run_and_report(config: PipelineConfig) -> int:
     # A polite kill is an interruption like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with logs.redirected(log) as terminal:
+        with environment.settled(config.scratch_dir(run_id)), logs.redirected(log) as terminal:
             view = RunView(terminal)
             with view.live():
                 view.note("loading TensorFlow and TFX")

@@ -36,9 +36,16 @@ def command(root: Path, data: Path, *options: str) -> list[str]:
     return [MNIST, "run", "--root", str(root), "--data-dir", str(data), *TINY, *options]
 
 
-def run(root: Path, data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, data: Path, *options: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(root, data, *options), capture_output=True, text=True, check=False, timeout=300
+        command(root, data, *options),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **(environment or {})},
     )
 
 
@@ -53,11 +60,12 @@ def tree(folder: Path) -> set[Path]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> Path:
     """The root of one finished run; its output is in first.txt."""
-    root = tmp_path_factory.mktemp("root")
-    done = run(root, tiny_mnist_dir)
+    root, outside = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("outside")
+    done = run(root, tiny_mnist_dir, environment={"HOME": str(outside), "TMPDIR": str(outside)})
     assert done.returncode == 0, done.stdout + done.stderr
     (root / "first.txt").write_text(done.stdout)
     assert done.stderr == "", "something got past the log"
+    assert not list(outside.iterdir()), "something was written outside of the root"
     return root
 
 
@@ -78,6 +86,7 @@ def test_nothing_is_written_outside_the_root_s_rooms(finished: Path) -> None:
         "pipelines",
         "serving",
     }
+    assert not list(finished.glob("pipelines/mnist/.scratch/*"))
 
 
 def test_the_second_run_is_cached_whole(finished: Path, tiny_mnist_dir: Path) -> None:
@@ -183,11 +192,13 @@ def test_an_interrupted_run_leaves_nothing_half_done_and_the_next_one_works(
         assert "interrupted" in out
         assert len(list((root / "pipelines/mnist/Trainer/model").iterdir())) == 1
     assert tree(root / "serving") == served
+    assert bool(list(root.glob("pipelines/mnist/.scratch/*"))) == (how is signal.SIGKILL)
     done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done)["IdxExampleGen"] == "cached"
     assert states(done)["Trainer"] == "done"
     assert len(list((root / "pipelines/mnist/Trainer/model").iterdir())) == 2
+    assert not list(root.glob("pipelines/mnist/.scratch/*"))
 
 
 def test_no_node_needs_a_network(tiny_mnist_dir: Path, tmp_path: Path) -> None:

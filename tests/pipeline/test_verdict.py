@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import tensorflow_model_analysis as tfma
 
-from pipeline import evaluation, verdict
+from pipeline import evaluation, local, verdict
 from pipeline.config import GatesConfig
 from trainer import features
 
@@ -20,6 +20,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An evaluation folder with gates of 0.9 overall and 0.6 for each class."""
     import tfx.components  # noqa: F401 (completes TFMA's public names)
 
+    local.pin_beam_to_this_process()
     folder = str(tmp_path_factory.mktemp("evaluation"))
     config = evaluation.eval_config(GatesConfig(accuracy=0.9, class_accuracy=0.6))
     frame = pd.DataFrame(
