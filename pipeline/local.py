@@ -19,7 +19,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import isolation, recovery
+from pipeline import interruption, isolation, recovery
 
 PROGRESS_LOGGER = "trainer.progress"
 TRAINER = "Trainer"
@@ -172,12 +172,14 @@ class _Node(PipelineNodeAsDoFn):
             state = self._state_of(execution_id)
             if state == FAILED:
                 raise RuntimeError("its inputs could not be found in ML Metadata")
-        except Exception as error:
-            logging.exception("node %s failed", self._node_id)
-            run.error = NodeError(self._node_id, str(error) or type(error).__name__)
-            raise
-        except KeyboardInterrupt as interrupt:
-            state, run.error = STOPPED, interrupt
+        except (Exception, KeyboardInterrupt) as error:
+            # C code that is called back turns an interruption into an error of its own.
+            if isinstance(error, KeyboardInterrupt) or interruption.pending():
+                interruption.noticed()
+                state, run.error = STOPPED, KeyboardInterrupt()
+            else:
+                logging.exception("node %s failed", self._node_id)
+                run.error = NodeError(self._node_id, str(error) or type(error).__name__)
             raise
         finally:
             seconds = time.monotonic() - begin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,16 +95,18 @@ def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
 
 def run_and_report(config: PipelineConfig) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
-    from pipeline import environment, logs
+    from pipeline import environment, interruption, logs
     from pipeline.console import RunView
     from pipeline.runs import new_run_id
 
     run_id = new_run_id()
     log = config.logs_dir / f"{run_id}.log"
-    # A polite kill is an interruption like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with environment.settled(config.scratch_dir(run_id)), logs.redirected(log) as terminal:
+        with (
+            interruption.insistent(),
+            environment.settled(config.scratch_dir(run_id)),
+            logs.redirected(log) as terminal,
+        ):
             view = RunView(terminal)
             with view.live():
                 view.note("loading TensorFlow and TFX")

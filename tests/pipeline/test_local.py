@@ -12,7 +12,7 @@ from apache_beam.runners.portability import prism_runner
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 
-from pipeline import local
+from pipeline import interruption, local
 from pipeline.config import LOCAL_BEAM_ARGS
 from pipeline.isolation import VISIBLE_DEVICES
 from pipeline.runs import new_run_id
@@ -140,3 +140,11 @@ def test_a_trainer_that_fails_in_its_own_process_is_reported(
     assert caught.value.node == "Trainer"
     (orders / "Trainer after First").unlink()
     assert run(tmp_path).states() == {"First": "cached", "Trainer": "done", "Last": "done"}
+
+
+def test_an_interruption_that_c_code_turned_into_an_error_is_one(tmp_path: Path, orders: Path) -> None:
+    (orders / "First").write_text("be interrupted in C")
+    recorder = Recorder()
+    with interruption.insistent(), pytest.raises(KeyboardInterrupt):
+        local.run(toy(tmp_path), recorder, new_run_id())
+    assert recorder.states() == {"First": local.STOPPED}

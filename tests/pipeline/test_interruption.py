@@ -1,0 +1,44 @@
+"""An interruption is seen even where Python drops the first one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+# Exceptions raised inside a destructor go no further.
+SCRIPT = """
+import os, sys, time
+from pipeline import interruption
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.1)
+
+try:
+    with interruption.insistent():
+        Deaf()
+        print("went on", flush=True)
+        time.sleep(20)
+except KeyboardInterrupt:
+    time.sleep(2 * interruption.AGAIN_AFTER_S)
+    print("noticed")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_an_interruption_that_a_destructor_swallows_comes_again_and_then_no_more(
+    how: signal.Signals,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(int(how))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=15,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["went on", "noticed", ""]
