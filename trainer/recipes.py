@@ -88,13 +88,13 @@ def fast() -> Params:
     return Params(
         network="compact",
         batch_size=128,
-        epochs=4,
+        epochs=2,
         optimizer="adamw",
         learning_rate=0.01,
         schedule="one_cycle",
         warmup=0.25,
         weight_decay=0.05,
-        shift=2,
+        shift=1,
         validate_each_epoch=False,
     )
 
