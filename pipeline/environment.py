@@ -1,7 +1,8 @@
-"""What libraries read from the environment, settled before they are imported."""
+"""What the libraries find when they are imported: their environment, and a garbage collector that waits."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -36,3 +37,19 @@ def settled(scratch: Path) -> Iterator[None]:
         os.environ.update(before)
         tempfile.tempdir = None
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import within this what stays to the end of the process.
+
+    TensorFlow, Beam and TFX make a million objects. The garbage collector looks through them again and
+    again while they are imported, at each later collection and once more at the end: half of the time of
+    the import.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -110,7 +110,8 @@ def run_and_report(config: PipelineConfig) -> int:
             view = RunView(terminal)
             with view.live():
                 view.note("loading TensorFlow and TFX")
-                from pipeline import session
+                with environment.heavy_imports():
+                    from pipeline import session
 
                 outcome = session.run(config, view, run_id)
             if outcome.error is None:
