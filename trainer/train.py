@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import features, signatures
+from trainer import features, signatures, warmup
 from trainer import input as data
 from trainer.model import build_model, build_network
 from trainer.precision import resolve_precision
@@ -62,6 +62,7 @@ def run_fn(fn_args: FnArgs) -> None:
     network = build_network(dataclasses.replace(params, precision="float32"), image_shape, num_classes)
     network.set_weights(model.network.get_weights())
     signatures.export(fn_args.serving_model_dir, network, params, transform)
+    warmup.write(fn_args.serving_model_dir, *image_shape[:2])
     _write_metrics(fn_args.model_run_dir, metrics)
 
 
