@@ -1,0 +1,185 @@
+"""The server: both ports on one event loop, from the first look at the model folders to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from serving import http_server
+from serving.batching import Batcher, BatchingParameters
+from serving.config_file import ModelConfig
+from serving.loader import Loader
+from serving.metrics import Metrics
+from serving.recorder import AccessLog, Recorder
+from serving.rest import Limits, RestApp
+from serving.rpc import ModelServicer, PredictionServicer
+from serving.service import Service
+from serving.tls import Tls
+from serving.warmup import warm_up
+
+log = logging.getLogger(__name__)
+
+HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+READY_CHECK_S = 0.5
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What a server is told."""
+
+    models: Sequence[ModelConfig]
+    host: str = "127.0.0.1"
+    rest_port: int = 8501  # 0 takes a free one
+    grpc_port: int = 8500  # 0 takes a free one
+    batching: BatchingParameters = field(default_factory=BatchingParameters)
+    limits: Limits = field(default_factory=Limits)
+    tls: Tls | None = None
+    access_log: Path | None = None
+    max_concurrent_requests: int = 2048
+    drain_s: float = 30.0  # after SIGTERM, for requests in flight
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server listens."""
+
+    host: str
+    rest_port: int
+    grpc_port: int
+
+
+OnAddresses = Callable[[Addresses], None]
+
+
+def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is in flight, and return.
+
+    Args:
+        config: what to serve and where.
+        on_listening: called when both ports are open; models may still be loading.
+        on_ready: called when every model answers.
+
+    Raises:
+        OSError: when a port cannot be opened.
+    """
+    with ExitStack() as stack:
+        metrics = Metrics()
+        access_log = AccessLog(config.access_log) if config.access_log else None
+        if access_log is not None:
+            stack.callback(access_log.close)
+        loader = Loader(config.models, warm_up)
+        stack.callback(loader.close)
+        batcher = Batcher(config.batching, metrics.batch)
+        stack.callback(batcher.close)
+        recorder = Recorder(metrics, access_log)
+        asyncio.run(_serve(config, Service(loader, batcher), recorder, loader, on_listening, on_ready))
+
+
+async def _serve(
+    config: ServerConfig,
+    service: Service,
+    recorder: Recorder,
+    loader: Loader,
+    on_listening: OnAddresses,
+    on_ready: OnAddresses,
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    healths = health.aio.HealthServicer()
+    await _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
+    rpc = _grpc_server(config, service, recorder, healths)
+    app = RestApp(service, recorder, config.limits)
+    http = http_server.create(app, config.tls, config.max_concurrent_requests, config.drain_s)
+    with _listen(config.host, config.rest_port) as listener:
+        grpc_port = _open_grpc(rpc, config)
+        addresses = Addresses(config.host, listener.getsockname()[1], grpc_port)
+        await rpc.start()
+        serving = asyncio.create_task(http.serve(sockets=[listener]))
+        loader.start()
+        on_listening(addresses)
+        becoming_ready = asyncio.create_task(_become_ready(loader, healths, lambda: on_ready(addresses)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping: requests in flight have %.0f s", config.drain_s)
+        becoming_ready.cancel()
+        stopping.cancel()
+        await healths.enter_graceful_shutdown()
+        http.should_exit = True
+        await asyncio.gather(rpc.stop(config.drain_s), serving)
+
+
+async def _become_ready(
+    loader: Loader, healths: health.aio.HealthServicer, on_ready: Callable[[], None]
+) -> None:
+    while not loader.ready:
+        await asyncio.sleep(READY_CHECK_S / 10)
+    await _set_health(healths, health_pb2.HealthCheckResponse.SERVING)
+    on_ready()
+
+
+async def _set_health(healths: health.aio.HealthServicer, state: int) -> None:
+    for name in HEALTH_SERVICES:
+        await healths.set(name, state)
+
+
+def _grpc_server(
+    config: ServerConfig, service: Service, recorder: Recorder, healths: health.aio.HealthServicer
+) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", config.limits.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=config.max_concurrent_requests,
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionServicer(service, recorder), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service, recorder), server)
+    health_pb2_grpc.add_HealthServicer_to_server(healths, server)
+    return server
+
+
+def _open_grpc(server: grpc.aio.Server, config: ServerConfig) -> int:
+    """Open the port; returns it."""
+    address = f"{_bracketed(config.host)}:{config.grpc_port}"
+    try:
+        if config.tls is None:
+            return server.add_insecure_port(address)
+        client_ca = config.tls.client_ca
+        credentials = grpc.ssl_server_credentials(
+            [(config.tls.key.read_bytes(), config.tls.certificate.read_bytes())],
+            root_certificates=client_ca.read_bytes() if client_ca else None,
+            require_client_auth=client_ca is not None,
+        )
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise OSError(None, f"cannot listen: {error}", address) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, error.strerror, f"{_bracketed(host)}:{port}") from None
+    return listener
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

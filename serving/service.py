@@ -1,0 +1,143 @@
+"""What TF Serving's API does, without a transport: REST and gRPC translate to these calls and back.
+
+Every method takes and gives TF Serving's messages or NumPy arrays, and raises ServingError. The inference
+methods are coroutines: they wait for a batch, and cancelling one takes its request out of the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from serving import inference
+from serving.batching import Batcher
+from serving.config_file import models_of
+from serving.errors import Code, invalid
+from serving.inference import Prediction
+from serving.loader import Loader
+from serving.servable import Servable
+from serving.signatures import DEFAULT_SIGNATURE, Tensor
+
+SIGNATURE_DEF = "signature_def"
+
+
+class Service:
+    """The API."""
+
+    def __init__(self, loader: Loader, batcher: Batcher, reload_timeout_s: float = 60.0) -> None:
+        """Put the parts together.
+
+        Args:
+            loader: the models.
+            batcher: runs them.
+            reload_timeout_s: how long a reload of the configuration waits for new models.
+        """
+        self._loader = loader
+        self._run = batcher.submit
+        self._reload_timeout_s = reload_timeout_s
+
+    async def predict(
+        self,
+        spec: model_pb2.ModelSpec,
+        inputs: Mapping[str, np.ndarray],
+        output_filter: Sequence[str] = (),
+    ) -> Prediction:
+        """Run a signature on inputs by alias; an empty filter gives all outputs."""
+        with self._servable(spec) as servable:
+            return await inference.predict(servable, self._run, spec.signature_name, inputs, output_filter)
+
+    async def classify(
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        """Classes and scores of examples."""
+        with self._servable(request.model_spec) as servable:
+            return await inference.classify(servable, self._run, request)
+
+    async def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
+        """Values of examples."""
+        with self._servable(request.model_spec) as servable:
+            return await inference.regress(servable, self._run, request)
+
+    async def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Several classifications and regressions of the same examples, by one version of one model."""
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self._servable(spec) as servable:
+            return await inference.multi_inference(servable, self._run, request)
+
+    def metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """The signatures of a model."""
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for name in request.metadata_field:
+            if name != SIGNATURE_DEF:
+                raise invalid(f"Metadata field {name} is not supported")
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self._servable(request.model_spec) as servable:
+            response.model_spec.name = servable.name
+            response.model_spec.version.value = servable.version
+            definitions = get_model_metadata_pb2.SignatureDefMap()
+            for name, signature in servable.signatures.items():
+                definitions.signature_def[name].CopyFrom(signature.definition)
+            response.metadata[SIGNATURE_DEF].Pack(definitions)
+        return response
+
+    def status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """The state of a model's versions, newest first."""
+        response = get_model_status_pb2.GetModelStatusResponse()
+        spec = request.model_spec
+        for each in self._loader.status(spec.name, *_version_and_label(spec)):
+            line = response.model_version_status.add()
+            line.version = each.version
+            line.state = each.state.value
+            line.status.error_code = each.error.code.value if each.error else Code.OK.value
+            line.status.error_message = each.error.message if each.error else ""
+        return response
+
+    def reload(self, request: model_management_pb2.ReloadConfigRequest) -> None:
+        """Serve other models from now on; blocks until they answer."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest."
+                " Only ModelConfigList is currently supported"
+            )
+        self._loader.configure(models_of(request.config), self._reload_timeout_s)
+
+    def inputs_of(self, spec: model_pb2.ModelSpec) -> dict[str, Tensor]:
+        """The inputs of a signature: what a transport without types needs in order to read a request.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for an unknown signature, which is what TF Serving's REST API
+                says.
+        """
+        with self._servable(spec) as servable:
+            name = spec.signature_name or DEFAULT_SIGNATURE
+            if name not in servable.signatures:
+                raise invalid(f'Serving signature name: "{name}" not found in signature def')
+            return servable.signatures[name].inputs
+
+    def _servable(self, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
+        return self._loader.use(spec.name, *_version_and_label(spec))
+
+
+def _version_and_label(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
+    choice = spec.WhichOneof("version_choice")
+    if choice == "version":
+        return spec.version.value, None
+    return None, spec.version_label if choice == "version_label" else None
