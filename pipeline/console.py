@@ -78,8 +78,10 @@ class RunView:
             return
         text = (
             f"step {progress['step']:,} of {progress['steps']:,} · loss {progress['loss']:.3f} · "
-            f"accuracy {progress['accuracy']:.4f} · {progress['images_per_s']:,.0f} images/s"
+            f"accuracy {progress['accuracy']:.4f}"
         )
+        if progress["images_per_s"]:  # not before the second step
+            text += f" · {progress['images_per_s']:,.0f} images/s"
         self._note = text
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_plain_progress > _PLAIN_PROGRESS_EVERY_S:
