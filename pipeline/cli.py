@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.commands.data import data
+from pipeline.commands.query import query
 from pipeline.commands.run import run
 
 
@@ -14,4 +15,5 @@ def main() -> None:
 
 
 main.add_command(data)
+main.add_command(query)
 main.add_command(run)

@@ -1,0 +1,54 @@
+"""TF Serving's protos and gRPC stubs without TensorFlow, for the client.
+
+The stubs of tensorflow-serving-api import TensorFlow's protos, and with them all of TensorFlow: 3.4 s for
+messages that need none of it. Here the package `tensorflow` is an empty shell while they are imported,
+0.02 s, and is forgotten after that: a later `import tensorflow` gets the real one. The messages are of the
+same classes for both, since protobuf keeps one for each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _shell_of_tensorflow() -> Iterator[None]:
+    spec = importlib.util.find_spec("tensorflow") if "tensorflow" not in sys.modules else None
+    if spec is None:  # imported already, so there is nothing to save
+        yield
+        return
+    shell = types.ModuleType("tensorflow")
+    shell.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["tensorflow"] = shell
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]:
+            del sys.modules[name]
+
+
+with _shell_of_tensorflow():
+    from tensorflow.core.framework import tensor_pb2, types_pb2
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        model_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+
+__all__ = [
+    "get_model_metadata_pb2",
+    "get_model_status_pb2",
+    "model_pb2",
+    "model_service_pb2_grpc",
+    "predict_pb2",
+    "prediction_service_pb2_grpc",
+    "tensor_pb2",
+    "types_pb2",
+]

@@ -1,0 +1,44 @@
+"""A server on the project's own model, for the tests of what asks it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+READY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a running server listens."""
+
+    rest_port: int
+    grpc_port: int
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running(model_dir: Path, scratch: Path, *arguments: str) -> Iterator[Server]:
+    """Serve a folder of versions on free ports; stopped at the end."""
+    ready, log = scratch / "ready.json", scratch / "server.log"
+    command = [sys.executable, "-m", "serving", "--model-dir", str(model_dir), "--rest-port", "0"]
+    command += ["--port", "0", "--ready-file", str(ready), *arguments]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            ends_at = time.monotonic() + READY_S
+            while not ready.exists():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < ends_at, log.read_text()
+                time.sleep(0.05)
+            ports = json.loads(ready.read_text())
+            yield Server(ports["rest_port"], ports["grpc_port"], process)
+        finally:
+            process.terminate()
+            process.wait(READY_S)
