@@ -1,13 +1,13 @@
-"""Requests of all connections, joined into batches for a few inference threads.
+"""Requests of all connections, joined into batches; a few run at a time.
 
-A thread that becomes free takes everything that is waiting for one signature, and nobody waits for company
-unless `batch_timeout_micros` says so: alone, a request goes straight through; under load, batches grow by
-themselves.
+The threads of the transports do the work themselves: one that finds a free place runs whatever is waiting,
+its own request among it, and passes its place to one of those that wait. So a lone request is run at once,
+without a change of threads, and under load batches grow by themselves: nobody waits for company unless
+`batch_timeout_micros` says so.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -35,22 +35,41 @@ class BatchingParameters:
     max_batch_size: int = 1024  # examples in a batch, and in a single request
     batch_timeout_micros: int = 0  # how long a batch that is not full waits for more
     max_enqueued_batches: int = 4  # full batches that may wait for a signature; more is refused
+    # How many batches run at a time.
     num_batch_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     allowed_batch_sizes: tuple[int, ...] = ()  # batches are filled up to one of these
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who waits for an answer."""
+
+    deadline: float | None = None  # by time.monotonic()
+    is_there: Callable[[], bool] = lambda: True
+
+
 @dataclass(eq=False)
 class Task:
-    """A request that waits for a thread."""
+    """A request that waits to be run; the batcher's lock guards what changes."""
 
+    caller: Caller
     servable: Servable
     signature: Signature
     outputs: tuple[str, ...]
     values: Sequence[np.ndarray]
     size: int  # examples
-    future: asyncio.Future[list[np.ndarray]]
-    loop: asyncio.AbstractEventLoop
     since: float  # time.monotonic()
+    wake: threading.Event = field(default_factory=threading.Event)
+    is_taken: bool = False  # is in a batch, and no longer in a queue
+    has_place: bool = False  # its thread was given a place, and has to run a batch
+    result: Result | None = None
+
+    def error_if_abandoned(self) -> ServingError | None:
+        """Why nobody waits for the answer any more, if so."""
+        deadline = self.caller.deadline
+        if deadline is not None and time.monotonic() > deadline:
+            return deadline_exceeded()
+        return None if self.caller.is_there() else ServingError(Code.CANCELLED, "the client has gone")
 
     def joins(self, other: Task) -> bool:
         """Whether both fit into one batch."""
@@ -83,113 +102,159 @@ class _Queue:
         self.size -= task.size
         return task
 
+    def remove(self, task: Task) -> None:
+        self.tasks.remove(task)
+        self.size -= task.size
+
 
 class Batcher:
-    """The queues and their threads."""
+    """The queues, and the places at which batches are run."""
 
     def __init__(self, parameters: BatchingParameters, observe: Observer) -> None:
-        """Start the threads.
+        """Begin with empty queues.
 
         Args:
             parameters: how requests are joined.
-            observe: called after each run, from the threads.
+            observe: called after each run, from the thread that ran it.
         """
         self._parameters = parameters
         self._observe = observe
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._grown = threading.Condition(self._lock)
         self._groups: OrderedDict[_Group, _Queue] = OrderedDict()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{index}", daemon=True)
-            for index in range(parameters.num_batch_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._free_places = parameters.num_batch_threads
 
-    def submit(
+    def run(
         self,
+        caller: Caller,
         servable: Servable,
         signature: Signature,
         outputs: tuple[str, ...],
         values: Sequence[np.ndarray],
-    ) -> asyncio.Future[list[np.ndarray]]:
-        """Queue a request; called on the event loop.
+    ) -> list[np.ndarray]:
+        """Run a request, joined with others; blocks.
 
         Args:
-            servable: held by the caller.
+            caller: who waits, and until when.
+            servable: held by the caller until this returns.
             signature: one of the servable's.
             outputs: the aliases to fetch.
             values: checked inputs, in the signature's order.
 
         Returns:
-            A future of the outputs. When it is cancelled before a thread took it, it is never run.
+            The outputs, in the order of `outputs`.
 
         Raises:
             ServingError: INVALID_ARGUMENT for too many examples, RESOURCE_EXHAUSTED when too much waits
-                already, UNAVAILABLE when the version is going or the server is shutting down.
+                already, DEADLINE_EXCEEDED, and whatever TensorFlow says.
         """
-        parameters = self._parameters
+        limit = self._parameters.max_batch_size
         size = len(values[0]) if signature.batched else 1
-        if size > parameters.max_batch_size:
-            raise invalid(
-                f"Task size {size} is larger than maximum input batch size {parameters.max_batch_size}"
+        if size > limit:
+            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
+        task = Task(caller, servable, signature, outputs, values, size, time.monotonic())
+        with self._lock:
+            self._enqueue(task)
+            if self._free_places:
+                self._free_places -= 1
+                task.has_place = True
+        try:
+            while task.result is None:
+                if task.has_place:
+                    self._lead(task)
+                else:
+                    self._wait(task)
+        except BaseException:
+            self._give_up(task)
+            raise
+        if isinstance(task.result, ServingError):
+            raise task.result
+        return task.result
+
+    def _enqueue(self, task: Task) -> None:
+        """Under the lock."""
+        queue = self._groups.setdefault(_Group(task.servable, task.signature.name), _Queue())
+        parameters = self._parameters
+        if queue.size + task.size > parameters.max_batch_size * parameters.max_enqueued_batches:
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                "The batch scheduling queue to which this task was submitted is full",
             )
-        loop = asyncio.get_running_loop()
-        task = Task(
-            servable, signature, outputs, values, size, loop.create_future(), loop, time.monotonic()
-        )
-        group = _Group(servable, signature.name)
-        with self._wake:
-            if self._closed or not servable.acquire():
-                raise ServingError(Code.UNAVAILABLE, "the server is shutting down")
-            queue = self._groups.setdefault(group, _Queue())
-            if queue.size + size > parameters.max_batch_size * parameters.max_enqueued_batches:
-                servable.release()
-                raise ServingError(
-                    Code.RESOURCE_EXHAUSTED,
-                    "The batch scheduling queue to which this task was submitted is full",
-                )
-            queue.append(task)
-            self._wake.notify()
-        return task.future
+        queue.append(task)
+        if parameters.batch_timeout_micros:
+            self._grown.notify_all()
 
-    def close(self) -> None:
-        """Finish what is queued and end the threads."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify_all()
-        for thread in self._threads:
-            thread.join()
+    def _wait(self, task: Task) -> None:
+        """Sleep until there is a result, or a place for this thread.
 
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                tasks = self._next_batch()
-            if tasks is None:
-                return
-            results = self._run(tasks)
-            for task in tasks:
-                task.servable.release()
-            _resolve(tasks, results)
+        Raises:
+            ServingError: DEADLINE_EXCEEDED.
+        """
+        deadline = task.caller.deadline
+        timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
+        if not task.wake.wait(timeout):
+            raise deadline_exceeded()
+        task.wake.clear()
 
-    def _next_batch(self) -> list[Task] | None:
-        """Wait for work and take it, under the lock; None when there will be none."""
+    def _give_up(self, task: Task) -> None:
+        """Leave the queue, and leave the place to others."""
+        with self._lock:
+            if not task.is_taken:
+                group = _Group(task.servable, task.signature.name)
+                queue = self._groups[group]
+                queue.remove(task)
+                if not queue.tasks:
+                    del self._groups[group]
+            if task.has_place:
+                self._pass_on(task)
+
+    def _lead(self, own: Task) -> None:
+        """Run batches until the own task is in one, then pass the place on."""
+        while not own.is_taken:
+            with self._lock:
+                batch = self._next_batch(own)
+            if not batch:
+                break
+            results = self._run(batch)
+            batch[0].servable.release()
+            with self._lock:
+                for task, result in zip(batch, results, strict=True):
+                    task.result = result
+                if own.is_taken:
+                    self._pass_on(own)
+            for task in batch:
+                task.wake.set()
+        with self._lock:
+            if own.has_place:  # another thread took the own task
+                self._pass_on(own)
+
+    def _pass_on(self, own: Task) -> None:
+        """Under the lock: give the place to the first that waits, or leave it free."""
+        own.has_place = False
+        for queue in self._groups.values():
+            for task in queue.tasks:
+                if not task.has_place:
+                    task.has_place = True
+                    task.wake.set()
+                    return
+        self._free_places += 1
+
+    def _next_batch(self, own: Task) -> list[Task]:
+        """Under the lock: take what is due; nothing when another thread took the own task meanwhile."""
         timeout_s = self._parameters.batch_timeout_micros / 1e6
-        while True:
-            soonest = None
+        while not own.is_taken:
             now = time.monotonic()
+            soonest = now + timeout_s
             for group, queue in self._groups.items():
                 due = queue.tasks[0].since + timeout_s
-                full = queue.size >= self._parameters.max_batch_size
-                if full or due <= now or self._closed:
+                if due <= now or queue.size >= self._parameters.max_batch_size:
                     return self._take(group, queue)
-                soonest = due if soonest is None else min(soonest, due)
-            if self._closed:
-                return None
-            self._wake.wait(None if soonest is None else soonest - now)
+                soonest = min(soonest, due)
+            self._grown.wait(soonest - now)
+        return []
 
     def _take(self, group: _Group, queue: _Queue) -> list[Task]:
-        """The first task, and those behind it that can be joined to it."""
+        """Under the lock: the first task, and those behind it that can be joined to it."""
         first = queue.popleft()
         tasks, size = [first], first.size
         joinable = (
@@ -200,9 +265,12 @@ class Batcher:
         while joinable and queue.tasks and size + queue.tasks[0].size <= self._parameters.max_batch_size:
             if not first.joins(queue.tasks[0]):
                 break
-            task = queue.popleft()
-            tasks.append(task)
-            size += task.size
+            tasks.append(queue.popleft())
+            size += tasks[-1].size
+        for task in tasks:
+            task.is_taken = True
+        # Every task's thread holds the servable, but may give up while the batch runs.
+        first.servable.hold()
         # Others first, the next time.
         del self._groups[group]
         if queue.tasks:
@@ -211,29 +279,33 @@ class Batcher:
 
     def _run(self, tasks: list[Task]) -> list[Result]:
         """A result for each task; one that fails does not take the others with it."""
-        live = [task for task in tasks if not task.future.cancelled()]
         results: dict[Task, Result] = {}
+        for task in tasks:
+            if error := task.error_if_abandoned():
+                results[task] = error
+        live = [task for task in tasks if task not in results]
         if len(live) > 1:
-            results = self._run_joined(live)
+            results |= self._run_joined(live)
         for task in live:
             if task not in results:
                 results[task] = self._run_one(task)
-        gone = ServingError(Code.CANCELLED, "the client has gone")
-        return [results.get(task, gone) for task in tasks]
+        return [results[task] for task in tasks]
 
     def _run_one(self, task: Task) -> Result:
         try:
             return self._timed(task, task.values, task.size)
         except ServingError as error:
             return error
-        except Exception as error:  # a fault of ours must reach the client, and never end a thread
+        except Exception as error:  # a fault of ours must reach the client, and leave the place usable
             return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
     def _run_joined(self, tasks: list[Task]) -> dict[Task, Result]:
         """The tasks in one run; empty when they have to be run one by one."""
         first, total = tasks[0], sum(task.size for task in tasks)
-        values = [np.concatenate(column) for column in zip(*(task.values for task in tasks), strict=True)]
         try:
+            values = [
+                np.concatenate(column) for column in zip(*(task.values for task in tasks), strict=True)
+            ]
             outputs = self._timed(first, values, total)
         except Exception:  # one bad example fails the batch: alone, each gets its own answer
             return {}
@@ -260,21 +332,6 @@ class Batcher:
         return [output[:size] for output in outputs] if padding else outputs
 
 
-def _resolve(tasks: list[Task], results: list[Result]) -> None:
-    """Hand the results to the event loops: one wake-up for each loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Task, Result]]] = {}
-    for task, result in zip(tasks, results, strict=True):
-        by_loop.setdefault(task.loop, []).append((task, result))
-    for loop, pairs in by_loop.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_set_results, pairs)
-
-
-def _set_results(pairs: list[tuple[Task, Result]]) -> None:
-    for task, result in pairs:
-        if task.future.done():
-            continue
-        if isinstance(result, ServingError):
-            task.future.set_exception(result)
-        else:
-            task.future.set_result(result)
+def deadline_exceeded() -> ServingError:
+    """The answer to who has no time left."""
+    return ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")

@@ -5,8 +5,7 @@ The server runs them through its batcher, warm-up runs them directly: `run` is w
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ from serving.signatures import DEFAULT_SIGNATURE, Signature
 
 # Servable, signature, outputs to fetch, checked inputs in the signature's order -> outputs in the order
 # asked for.
-Run = Callable[[Servable, Signature, tuple[str, ...], Sequence[np.ndarray]], Awaitable[list[np.ndarray]]]
+Run = Callable[[Servable, Signature, tuple[str, ...], Sequence[np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Prediction:
     outputs: dict[str, np.ndarray]
 
 
-async def predict(
+def predict(
     servable: Servable,
     run: Run,
     signature_name: str,
@@ -58,35 +57,35 @@ async def predict(
     signature = signatures.find(servable.signatures, signature_name)
     values = signature.checked_inputs(inputs)
     wanted = signature.checked_outputs(output_filter)
-    outputs = await run(servable, signature, wanted, [values[alias] for alias in signature.inputs])
+    outputs = run(servable, signature, wanted, [values[alias] for alias in signature.inputs])
     return Prediction(_answered_by(servable, signature), dict(zip(wanted, outputs, strict=True)))
 
 
-async def classify(
+def classify(
     servable: Servable, run: Run, request: classification_pb2.ClassificationRequest
 ) -> classification_pb2.ClassificationResponse:
     """Classes and scores of examples."""
     signature = examples.find(servable.signatures, request.model_spec.signature_name)
     wanted = examples.classify_outputs(signature)
-    count, outputs = await _run_examples(servable, run, signature, wanted, request.input)
+    count, outputs = _run_examples(servable, run, signature, wanted, request.input)
     response = classification_pb2.ClassificationResponse(model_spec=_answered_by(servable, signature))
     examples.classification(outputs, count, response.result)
     return response
 
 
-async def regress(
+def regress(
     servable: Servable, run: Run, request: regression_pb2.RegressionRequest
 ) -> regression_pb2.RegressionResponse:
     """Values of examples."""
     signature = examples.find(servable.signatures, request.model_spec.signature_name)
     wanted = examples.regress_outputs(signature)
-    count, outputs = await _run_examples(servable, run, signature, wanted, request.input)
+    count, outputs = _run_examples(servable, run, signature, wanted, request.input)
     response = regression_pb2.RegressionResponse(model_spec=_answered_by(servable, signature))
     examples.regression(outputs[wanted[0]], count, response.result)
     return response
 
 
-async def multi_inference(
+def multi_inference(
     servable: Servable, run: Run, request: inference_pb2.MultiInferenceRequest
 ) -> inference_pb2.MultiInferenceResponse:
     """Several classifications and regressions of the same examples."""
@@ -96,12 +95,10 @@ async def multi_inference(
         if signature.name in planned:
             raise invalid(f"Duplicate evaluation of signature: {signature.name}")
         planned[signature.name] = signature, wanted, is_classify
-    answers = await asyncio.gather(
-        *(
-            _run_examples(servable, run, signature, wanted, request.input)
-            for signature, wanted, _ in planned.values()
-        )
-    )
+    answers = [
+        _run_examples(servable, run, signature, wanted, request.input)
+        for signature, wanted, _ in planned.values()
+    ]
     response = inference_pb2.MultiInferenceResponse()
     for (signature, wanted, is_classify), (count, outputs) in zip(planned.values(), answers, strict=True):
         result = response.results.add(model_spec=_answered_by(servable, signature))
@@ -132,13 +129,13 @@ def _plan(
     raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
 
 
-async def _run_examples(
+def _run_examples(
     servable: Servable, run: Run, signature: Signature, wanted: tuple[str, ...], given: input_pb2.Input
 ) -> tuple[int, dict[str, np.ndarray]]:
     """The number of examples, and the outputs for them."""
     serialized = examples.serialized_examples(given)
     values = signature.checked_inputs({examples.INPUTS: serialized})
-    outputs = await run(servable, signature, wanted, [values[alias] for alias in signature.inputs])
+    outputs = run(servable, signature, wanted, [values[alias] for alias in signature.inputs])
     return len(serialized), dict(zip(wanted, outputs, strict=True))
 
 

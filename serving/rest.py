@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import json_examples, json_tensors
+from serving.batching import Caller
 from serving.errors import Code, ServingError, invalid
 from serving.metrics import CONTENT_TYPE
 from serving.recorder import Record, Recorder
@@ -66,6 +69,8 @@ class Limits:
 
     max_body_bytes: int = 256 * 2**20  # unpacked
     body_timeout_s: float = 30.0  # for a body to arrive
+    max_in_flight: int = 1024  # more requests at a time are refused
+    threads: int = 64  # that work on requests
     request_timeout_s: float = 30.0  # for an answer, as TF Serving's --rest_api_timeout_in_ms
 
 
@@ -96,6 +101,8 @@ class RestApp:
         self._recorder = recorder
         self._limits = limits or Limits()
         pages = [Mount("/", StaticFiles(directory=web, html=True))] if web.is_dir() else []
+        self._threads = ThreadPoolExecutor(self._limits.threads, "rest")
+        self._in_flight = 0
         self._pages = Starlette(routes=pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,47 +122,67 @@ class RestApp:
     async def _api(self, scope: Scope, receive: Receive) -> Response:
         method = scope["method"]
         path = scope["raw_path"].split(b"?")[0].decode("latin-1")
-        pattern = {"POST": PREDICTION, "GET": STATUS}.get(method)
-        match = pattern.fullmatch(path) if pattern else None
-        kind = ((match.group(4) if match else None) or "status").lower()
         try:
-            with self._recorder.request("REST", kind.capitalize()) as record:
-                record.peer = ":".join(map(str, scope.get("client") or ()))
-                if match is None:
-                    raise invalid(f"Malformed request: {method} {path}")
-                spec = _model_spec(match)
-                record.model = spec.name
-                if method == "GET":
-                    return Response(self._about(spec, kind), media_type="application/json")
-                body = await self._body(scope, receive)
-                record.request_bytes = len(body)
-                async with asyncio.timeout(self._limits.request_timeout_s):
-                    content = await self._infer(spec, kind, body, record)
-                return Response(content, media_type="application/json")
+            if self._in_flight >= self._limits.max_in_flight:
+                raise ServingError(Code.RESOURCE_EXHAUSTED, "too many requests in flight")
+            self._in_flight += 1
+            try:
+                body = await self._body(scope, receive) if method == "POST" else b""
+                peer = ":".join(map(str, scope.get("client") or ()))
+                # In a thread of its own: what is big takes long to read, and waiting for a batch is
+                # waiting.
+                content = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._answer, method, path, body, peer
+                )
+            finally:
+                self._in_flight -= 1
+            return Response(content, media_type="application/json")
         except HttpError as error:
             return _json(error.status, {"error": error.message}, close=True)
         except ServingError as error:
             return _json(HTTP_STATUS.get(error.code, 500), {"error": error.message})
 
-    async def _infer(self, spec: model_pb2.ModelSpec, kind: str, body: bytes, record: Record) -> bytes:
+    def _answer(self, method: str, path: str, body: bytes, peer: str) -> bytes:
+        """The body of the answer.
+
+        Raises:
+            ServingError: of any kind.
+        """
+        caller = Caller(time.monotonic() + self._limits.request_timeout_s)
+        pattern = {"POST": PREDICTION, "GET": STATUS}.get(method)
+        match = pattern.fullmatch(path) if pattern else None
+        kind = ((match.group(4) if match else None) or "status").lower()
+        with self._recorder.request("REST", kind.capitalize()) as record:
+            record.peer, record.request_bytes = peer, len(body)
+            if match is None:
+                raise invalid(f"Malformed request: {method} {path}")
+            spec = _model_spec(match)
+            record.model = spec.name
+            if method == "GET":
+                return self._about(spec, kind).encode()
+            return self._infer(spec, kind, body, record, caller)
+
+    def _infer(
+        self, spec: model_pb2.ModelSpec, kind: str, body: bytes, record: Record, caller: Caller
+    ) -> bytes:
         if not body:
             raise invalid("JSON Parse error: The document is empty")
         document = json_tensors.parse(body)
         spec.signature_name = record.signature = json_tensors.signature_name(document)
         if kind == "predict":
             inputs, by_row = json_tensors.read_inputs(document, self._service.inputs_of(spec))
-            prediction = await self._service.predict(spec, inputs)
+            prediction = self._service.predict(spec, inputs, (), caller)
             record.version = str(prediction.model_spec.version.value)
             return json_tensors.predictions(prediction.outputs, by_row)
         if kind == "classify":
             classify = classification_pb2.ClassificationRequest(
                 model_spec=spec, input=json_examples.read(document)
             )
-            classified = await self._service.classify(classify)
+            classified = self._service.classify(classify, caller)
             record.version = str(classified.model_spec.version.value)
             return json_examples.classifications(classified.result)
         regress = regression_pb2.RegressionRequest(model_spec=spec, input=json_examples.read(document))
-        regressed = await self._service.regress(regress)
+        regressed = self._service.regress(regress, caller)
         record.version = str(regressed.model_spec.version.value)
         return json_examples.regressions(regressed.result)
 

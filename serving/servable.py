@@ -75,8 +75,13 @@ class Servable:
             self._holders += 1
             return True
 
+    def hold(self) -> None:
+        """Hold the session open once more, for who knows that somebody holds it already."""
+        with self._lock:
+            self._holders += 1
+
     def release(self) -> None:
-        """Let go what `acquire` held."""
+        """Let go what `acquire` or `hold` held."""
         with self._lock:
             self._holders -= 1
             last = self._retired and self._holders == 0

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,9 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     access_log: Path | None = None
-    max_concurrent_requests: int = 2048
+    grpc_threads: int = 64  # that work on requests
+    max_concurrent_requests: int = 1024  # at each port; more are refused
+    max_connections: int = 4096  # at the REST port
     drain_s: float = 30.0  # after SIGTERM, for requests in flight
 
 
@@ -80,7 +83,6 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         loader = Loader(config.models, warm_up)
         stack.callback(loader.close)
         batcher = Batcher(config.batching, metrics.batch)
-        stack.callback(batcher.close)
         recorder = Recorder(metrics, access_log)
         asyncio.run(_serve(config, Service(loader, batcher), recorder, loader, on_listening, on_ready))
 
@@ -96,15 +98,15 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    healths = health.aio.HealthServicer()
-    await _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
+    healths = health.HealthServicer()
+    _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
     rpc = _grpc_server(config, service, recorder, healths)
     app = RestApp(service, recorder, config.limits)
-    http = http_server.create(app, config.tls, config.max_concurrent_requests, config.drain_s)
+    http = http_server.create(app, config.tls, config.max_connections, config.drain_s)
     with _listen(config.host, config.rest_port) as listener:
         grpc_port = _open_grpc(rpc, config)
         addresses = Addresses(config.host, listener.getsockname()[1], grpc_port)
-        await rpc.start()
+        rpc.start()
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         loader.start()
         on_listening(addresses)
@@ -114,29 +116,31 @@ async def _serve(
         log.info("stopping: requests in flight have %.0f s", config.drain_s)
         becoming_ready.cancel()
         stopping.cancel()
-        await healths.enter_graceful_shutdown()
+        healths.enter_graceful_shutdown()
         http.should_exit = True
-        await asyncio.gather(rpc.stop(config.drain_s), serving)
+        stopped = rpc.stop(config.drain_s)
+        await asyncio.gather(asyncio.to_thread(stopped.wait), serving)
 
 
 async def _become_ready(
-    loader: Loader, healths: health.aio.HealthServicer, on_ready: Callable[[], None]
+    loader: Loader, healths: health.HealthServicer, on_ready: Callable[[], None]
 ) -> None:
     while not loader.ready:
         await asyncio.sleep(READY_CHECK_S / 10)
-    await _set_health(healths, health_pb2.HealthCheckResponse.SERVING)
+    _set_health(healths, health_pb2.HealthCheckResponse.SERVING)
     on_ready()
 
 
-async def _set_health(healths: health.aio.HealthServicer, state: int) -> None:
+def _set_health(healths: health.HealthServicer, state: int) -> None:
     for name in HEALTH_SERVICES:
-        await healths.set(name, state)
+        healths.set(name, state)
 
 
 def _grpc_server(
-    config: ServerConfig, service: Service, recorder: Recorder, healths: health.aio.HealthServicer
-) -> grpc.aio.Server:
-    server = grpc.aio.server(
+    config: ServerConfig, service: Service, recorder: Recorder, healths: health.HealthServicer
+) -> grpc.Server:
+    server = grpc.server(
+        ThreadPoolExecutor(config.grpc_threads, "grpc"),
         options=[
             ("grpc.max_receive_message_length", config.limits.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -152,7 +156,7 @@ def _grpc_server(
     return server
 
 
-def _open_grpc(server: grpc.aio.Server, config: ServerConfig) -> int:
+def _open_grpc(server: grpc.Server, config: ServerConfig) -> int:
     """Open the port; returns it."""
     address = f"{_bracketed(config.host)}:{config.grpc_port}"
     try:
@@ -171,7 +175,8 @@ def _open_grpc(server: grpc.aio.Server, config: ServerConfig) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Naming the protocol matters: without it asyncio leaves Nagle's delay on, 40 ms an answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

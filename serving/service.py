@@ -6,6 +6,7 @@ methods are coroutines: they wait for a batch, and cancelling one takes its requ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -21,7 +22,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import inference
-from serving.batching import Batcher
+from serving.batching import Batcher, Caller
 from serving.config_file import models_of
 from serving.errors import Code, invalid
 from serving.inference import Prediction
@@ -44,38 +45,43 @@ class Service:
             reload_timeout_s: how long a reload of the configuration waits for new models.
         """
         self._loader = loader
-        self._run = batcher.submit
+        self._batcher = batcher
         self._reload_timeout_s = reload_timeout_s
 
-    async def predict(
+    def predict(
         self,
         spec: model_pb2.ModelSpec,
         inputs: Mapping[str, np.ndarray],
-        output_filter: Sequence[str] = (),
+        output_filter: Sequence[str],
+        caller: Caller,
     ) -> Prediction:
         """Run a signature on inputs by alias; an empty filter gives all outputs."""
         with self._servable(spec) as servable:
-            return await inference.predict(servable, self._run, spec.signature_name, inputs, output_filter)
+            return inference.predict(
+                servable, self._run_for(caller), spec.signature_name, inputs, output_filter
+            )
 
-    async def classify(
-        self, request: classification_pb2.ClassificationRequest
+    def classify(
+        self, request: classification_pb2.ClassificationRequest, caller: Caller
     ) -> classification_pb2.ClassificationResponse:
         """Classes and scores of examples."""
         with self._servable(request.model_spec) as servable:
-            return await inference.classify(servable, self._run, request)
+            return inference.classify(servable, self._run_for(caller), request)
 
-    async def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
+    def regress(
+        self, request: regression_pb2.RegressionRequest, caller: Caller
+    ) -> regression_pb2.RegressionResponse:
         """Values of examples."""
         with self._servable(request.model_spec) as servable:
-            return await inference.regress(servable, self._run, request)
+            return inference.regress(servable, self._run_for(caller), request)
 
-    async def multi_inference(
-        self, request: inference_pb2.MultiInferenceRequest
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest, caller: Caller
     ) -> inference_pb2.MultiInferenceResponse:
         """Several classifications and regressions of the same examples, by one version of one model."""
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         with self._servable(spec) as servable:
-            return await inference.multi_inference(servable, self._run, request)
+            return inference.multi_inference(servable, self._run_for(caller), request)
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
@@ -131,6 +137,9 @@ class Service:
             if name not in servable.signatures:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             return servable.signatures[name].inputs
+
+    def _run_for(self, caller: Caller) -> inference.Run:
+        return functools.partial(self._batcher.run, caller)
 
     def _servable(self, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
         return self._loader.use(spec.name, *_version_and_label(spec))

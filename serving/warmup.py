@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -47,29 +46,29 @@ def warm_up(servable: Servable) -> None:
             entry = prediction_log_pb2.PredictionLog.FromString(record)
         except DecodeError:
             raise invalid(f"Failed to parse warmup record from {path}") from None
-        asyncio.run(_replay(servable, entry))
+        _replay(servable, entry)
     log.info("%s: version %d answered %d warm-up requests", servable.name, servable.version, len(records))
 
 
-async def _replay(servable: Servable, entry: prediction_log_pb2.PredictionLog) -> None:
+def _replay(servable: Servable, entry: prediction_log_pb2.PredictionLog) -> None:
     kind = entry.WhichOneof("log_type")
     if kind == "predict_log":
         request = entry.predict_log.request
         inputs = {alias: tensors.to_array(value, alias) for alias, value in request.inputs.items()}
-        await inference.predict(
+        inference.predict(
             servable, _directly, request.model_spec.signature_name, inputs, request.output_filter
         )
     elif kind == "classify_log":
-        await inference.classify(servable, _directly, entry.classify_log.request)
+        inference.classify(servable, _directly, entry.classify_log.request)
     elif kind == "regress_log":
-        await inference.regress(servable, _directly, entry.regress_log.request)
+        inference.regress(servable, _directly, entry.regress_log.request)
     elif kind == "multi_inference_log":
-        await inference.multi_inference(servable, _directly, entry.multi_inference_log.request)
+        inference.multi_inference(servable, _directly, entry.multi_inference_log.request)
     elif kind is not None:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
-async def _directly(
+def _directly(
     servable: Servable, signature: Signature, outputs: tuple[str, ...], values: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     return servable.run(signature, outputs, values)
