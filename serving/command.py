@@ -55,6 +55,17 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     help="Append a JSON line for each request to this file.",
 )
 @click.option(
+    "--log-requests",
+    type=click.Path(path_type=Path),
+    help="Write requests and answers to TFRecord files of PredictionLog in this folder.",
+)
+@click.option(
+    "--log-sampling-rate",
+    default=1.0,
+    show_default=True,
+    help="Share of the requests that is written there.",
+)
+@click.option(
     "--ready-file",
     type=click.Path(path_type=Path),
     help="Written when every model answers: JSON with host, rest_port and grpc_port.",
@@ -75,6 +86,8 @@ def serve(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     access_log: Path | None,
+    log_requests: Path | None,
+    log_sampling_rate: float,
     ready_file: Path | None,
     quiet: bool,
 ) -> None:
@@ -82,6 +95,7 @@ def serve(
     _quieten(quiet)
     from serving.batching import BatchingParameters
     from serving.config_file import ConfigFileError, ModelConfig, read_batching, read_models
+    from serving.request_log import RequestLogConfig
     from serving.rest import Limits
     from serving.server import ServerConfig
     from serving.server import serve as run
@@ -107,6 +121,7 @@ def serve(
             limits=Limits(max_body_bytes=max_request_mb * 2**20, request_timeout_s=rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             access_log=access_log,
+            request_log=RequestLogConfig(log_requests, log_sampling_rate) if log_requests else None,
         )
         run(config, lambda at: _say_listening(config, at), lambda at: _say_ready(config, at, ready_file))
     except ConfigFileError as error:

@@ -22,6 +22,7 @@ from serving.config_file import ModelConfig
 from serving.loader import Loader
 from serving.metrics import Metrics
 from serving.recorder import AccessLog, Recorder
+from serving.request_log import RequestLog, RequestLogConfig
 from serving.rest import Limits, RestApp
 from serving.rpc import ModelServicer, PredictionServicer
 from serving.service import Service
@@ -46,6 +47,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     access_log: Path | None = None
+    request_log: RequestLogConfig | None = None
     grpc_threads: int = 64  # that work on requests
     max_concurrent_requests: int = 1024  # at each port; more are refused
     max_connections: int = 4096  # at the REST port
@@ -80,11 +82,16 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         access_log = AccessLog(config.access_log) if config.access_log else None
         if access_log is not None:
             stack.callback(access_log.close)
+        request_log = RequestLog(config.request_log, metrics.log_count) if config.request_log else None
+        if request_log is not None:
+            stack.callback(request_log.close)
         loader = Loader(config.models, warm_up)
         stack.callback(loader.close)
         batcher = Batcher(config.batching, metrics.batch)
         recorder = Recorder(metrics, access_log)
-        asyncio.run(_serve(config, Service(loader, batcher), recorder, loader, on_listening, on_ready))
+        asyncio.run(
+            _serve(config, Service(loader, batcher, request_log), recorder, loader, on_listening, on_ready)
+        )
 
 
 async def _serve(

@@ -27,6 +27,7 @@ from serving.config_file import models_of
 from serving.errors import Code, invalid
 from serving.inference import Prediction
 from serving.loader import Loader
+from serving.request_log import RequestLog
 from serving.servable import Servable
 from serving.signatures import DEFAULT_SIGNATURE, Tensor
 
@@ -36,16 +37,24 @@ SIGNATURE_DEF = "signature_def"
 class Service:
     """The API."""
 
-    def __init__(self, loader: Loader, batcher: Batcher, reload_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        batcher: Batcher,
+        request_log: RequestLog | None = None,
+        reload_timeout_s: float = 60.0,
+    ) -> None:
         """Put the parts together.
 
         Args:
             loader: the models.
             batcher: runs them.
+            request_log: keeps answered requests.
             reload_timeout_s: how long a reload of the configuration waits for new models.
         """
         self._loader = loader
         self._batcher = batcher
+        self._request_log = request_log
         self._reload_timeout_s = reload_timeout_s
 
     def predict(
@@ -57,23 +66,31 @@ class Service:
     ) -> Prediction:
         """Run a signature on inputs by alias; an empty filter gives all outputs."""
         with self._servable(spec) as servable:
-            return inference.predict(
-                servable, self._run_for(caller), spec.signature_name, inputs, output_filter
-            )
+            run = self._run_for(caller)
+            prediction = inference.predict(servable, run, spec.signature_name, inputs, output_filter)
+        if self._request_log is not None:
+            self._request_log.predict(inputs, tuple(output_filter), prediction)
+        return prediction
 
     def classify(
         self, request: classification_pb2.ClassificationRequest, caller: Caller
     ) -> classification_pb2.ClassificationResponse:
         """Classes and scores of examples."""
         with self._servable(request.model_spec) as servable:
-            return inference.classify(servable, self._run_for(caller), request)
+            response = inference.classify(servable, self._run_for(caller), request)
+        if self._request_log is not None:
+            self._request_log.classify(request, response)
+        return response
 
     def regress(
         self, request: regression_pb2.RegressionRequest, caller: Caller
     ) -> regression_pb2.RegressionResponse:
         """Values of examples."""
         with self._servable(request.model_spec) as servable:
-            return inference.regress(servable, self._run_for(caller), request)
+            response = inference.regress(servable, self._run_for(caller), request)
+        if self._request_log is not None:
+            self._request_log.regress(request, response)
+        return response
 
     def multi_inference(
         self, request: inference_pb2.MultiInferenceRequest, caller: Caller
@@ -81,7 +98,10 @@ class Service:
         """Several classifications and regressions of the same examples, by one version of one model."""
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         with self._servable(spec) as servable:
-            return inference.multi_inference(servable, self._run_for(caller), request)
+            response = inference.multi_inference(servable, self._run_for(caller), request)
+        if self._request_log is not None:
+            self._request_log.multi_inference(request, response)
+        return response
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
