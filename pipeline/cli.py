@@ -7,6 +7,7 @@ import click
 from pipeline.commands.data import data
 from pipeline.commands.query import query
 from pipeline.commands.run import run
+from serving.command import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,3 +18,4 @@ def main() -> None:
 main.add_command(data)
 main.add_command(query)
 main.add_command(run)
+main.add_command(serve)
