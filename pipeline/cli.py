@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
 from pipeline.commands.query import query
 from pipeline.commands.run import run
@@ -15,6 +16,7 @@ def main() -> None:
     """MNIST from IDX files to a served model: one TFX pipeline, here or on Kubeflow."""
 
 
+main.add_command(compile_command)
 main.add_command(data)
 main.add_command(query)
 main.add_command(run)

@@ -88,7 +88,10 @@ class PushConfig(Section):
     """Where an accepted model goes."""
 
     model_name: str = Field("mnist", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="served name")
-    destination: str = Field("", description="folder of the versions; empty: <root>/serving/<model_name>")
+    to: Literal["folder", "artifact"] = Field(
+        "folder", description="a folder that a server reads, or nothing but the pushed_model artifact"
+    )
+    destination: str = Field("", description="folder that holds <model_name>; empty: <root>/serving")
 
 
 class MetadataConfig(Section):
@@ -137,7 +140,7 @@ class PipelineConfig(Section):
     @property
     def serving_dir(self) -> Path:
         """Folder of the version folders that TF Serving reads."""
-        return Path(self.push.destination or self.root / "serving" / self.push.model_name).absolute()
+        return Path(self.push.destination or self.root / "serving").absolute() / self.push.model_name
 
     @property
     def metadata_path(self) -> Path:

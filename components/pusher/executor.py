@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import PurePath
 from typing import Any
 
@@ -10,7 +11,7 @@ from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import proto_utils
+from tfx.utils import io_utils, proto_utils
 
 # Servers look at numeric names alone, so what is half copied below this name is never loaded.
 STAGING = ".pushing"
@@ -29,10 +30,17 @@ class Executor(TfxExecutor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Push as TFX does; the version is a timestamp, later than every version that is there."""
+        """Push as TFX does; the version is a timestamp, later than every version that is there.
+
+        Without a destination, the artifact alone holds the model, in a version folder, so that a server
+        can be pointed at the artifact's URI.
+        """
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties["push_destination"], destination)
         base = destination.filesystem.base_directory
+        if not base:
+            self._push_to_artifact(input_dict, output_dict)
+            return
         staging = str(PurePath(base) / STAGING)
         if fileio.exists(staging):  # of a run that was killed
             fileio.rmtree(staging)
@@ -50,6 +58,18 @@ class Executor(TfxExecutor):
         target = str(PurePath(base) / version)
         fileio.rename(str(PurePath(staging) / staged), target)
         fileio.rmtree(staging)
+        self._MarkPushed(pushed, pushed_destination=target, pushed_version=version)
+
+    def _push_to_artifact(
+        self, input_dict: dict[str, list[Artifact]], output_dict: dict[str, list[Artifact]]
+    ) -> None:
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        version = str(int(time.time()))
+        target = str(PurePath(pushed.uri) / version)
+        io_utils.copy_dir(self.GetModelPath(input_dict), target)
         self._MarkPushed(pushed, pushed_destination=target, pushed_version=version)
 
 

@@ -13,8 +13,8 @@ from tfx.utils import proto_utils
 from components.pusher.executor import STAGING, Executor, newest_version
 
 
-def push(tmp_path: Path, blessed: bool = True) -> standard_artifacts.PushedModel:
-    """Push a model folder to tmp_path/serving and return the PushedModel artifact."""
+def push(tmp_path: Path, blessed: bool = True, to_folder: bool = True) -> standard_artifacts.PushedModel:
+    """Push a model folder to tmp_path/serving, or to nowhere, and return the PushedModel artifact."""
     model_dir = tmp_path / "model" / "Format-Serving"
     (model_dir / "variables").mkdir(parents=True, exist_ok=True)
     (model_dir / "saved_model.pb").write_bytes(b"graph")
@@ -27,7 +27,9 @@ def push(tmp_path: Path, blessed: bool = True) -> standard_artifacts.PushedModel
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(tmp_path / "pushed")
     destination = pusher_pb2.PushDestination(
-        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "serving"))
+        filesystem=pusher_pb2.PushDestination.Filesystem(
+            base_directory=str(tmp_path / "serving") if to_folder else ""
+        )
     )
     Executor().Do(
         {"model": [model], "model_blessing": [blessing]},
@@ -78,3 +80,17 @@ def test_a_push_that_dies_half_way_shows_no_version_and_the_next_one_works(
     push(tmp_path)
     (version,) = (tmp_path / "serving").iterdir()
     assert version.name.isdigit()
+
+
+def test_without_a_destination_the_model_is_in_nothing_but_its_artifact(tmp_path: Path) -> None:
+    pushed = push(tmp_path, to_folder=False)
+    version = pushed.get_string_custom_property("pushed_version")
+    assert pushed.get_string_custom_property("pushed_destination") == f"{pushed.uri}/{version}"
+    assert (Path(pushed.uri) / version / "saved_model.pb").read_bytes() == b"graph"
+    assert not (tmp_path / "serving").exists()
+
+
+def test_a_refused_model_is_not_in_the_artifact_either(tmp_path: Path) -> None:
+    pushed = push(tmp_path, blessed=False, to_folder=False)
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert not Path(pushed.uri).exists()

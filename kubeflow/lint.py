@@ -1,0 +1,348 @@
+"""Refuses what an open-source Kubeflow Pipelines backend rejects, or accepts and then misreads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from kubeflow.platform import SHARED_MEMORY
+from kubeflow.settings import SCHEMES, bucket
+
+Json = Any
+SCHEMA_VERSION = "2.1.0"
+MODULE_FILE = (
+    "a module file is not there in the container; name the code by dotted path, it is part of the image"
+)
+LONGEST_TASK_NAME = 128 - len("-driver")  # Argo's limit; each task gets a driver of its own
+_TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
+_TITLE = re.compile(r"[a-z][a-z0-9_-]*\.[A-Z][A-Za-z0-9_-]*")
+_SPAN = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(:[^}]*)?\}")
+_RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
+_LAUNCHER_FOLDERS = ("/minio", "/s3", "/gcs", "/oci", "/kfp-launcher", "/kfp-workspace")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that would not work."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class File:
+    """Both specs of a compiled file, and the ways through them."""
+
+    pipeline: dict[str, Json]
+    platform: dict[str, Json]
+
+    @property
+    def tasks(self) -> dict[str, Json]:
+        """The root's tasks by name."""
+        return self.pipeline["root"]["dag"]["tasks"]
+
+    @property
+    def executors(self) -> dict[str, Json]:
+        """Executors by label."""
+        return self.pipeline.get("deploymentSpec", {}).get("executors", {})
+
+    @property
+    def kubernetes(self) -> dict[str, Json]:
+        """Kubernetes settings by executor label."""
+        platforms = self.platform.get("platforms", {}).get("kubernetes", {})
+        return platforms.get("deploymentSpec", {}).get("executors", {})
+
+    @property
+    def root_parameters(self) -> dict[str, Json]:
+        """The parameters of a run."""
+        return self.pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
+
+    def component(self, task: str) -> dict[str, Json]:
+        """The component of a task, {} where it is missing."""
+        return self.pipeline.get("components", {}).get(self.tasks[task]["componentRef"]["name"], {})
+
+    def executor(self, task: str) -> dict[str, Json]:
+        """The executor of a task, {} where it is missing."""
+        return self.executors.get(self.component(task).get("executorLabel", ""), {})
+
+    def values(self, task: str) -> Iterator[tuple[str, Json]]:
+        """A task's parameters as far as they are known before the run: constants and defaults."""
+        for name, source in self.tasks[task].get("inputs", {}).get("parameters", {}).items():
+            if "runtimeValue" in source:
+                yield name, source["runtimeValue"].get("constant")
+            elif "componentInputParameter" in source:
+                parameter = self.root_parameters.get(source["componentInputParameter"], {})
+                yield name, parameter.get("defaultValue")
+
+    def mounts(self, task: str) -> list[str]:
+        """Where a task's pod has volumes."""
+        settings = self.kubernetes.get(self.component(task).get("executorLabel", ""), {})
+        return [mount["mountPath"] for mount in settings.get("pvcMount", [])]
+
+
+Rule = Callable[[File], Iterator[Finding]]
+
+
+def check(pipeline_spec: dict[str, Json], platform_spec: dict[str, Json]) -> list[Finding]:
+    """Everything that would not work, each with what to do; [] for a good file."""
+    file = File(pipeline_spec, platform_spec)
+    return [finding for rule in RULES for finding in rule(file)]
+
+
+def schema_version(file: File) -> Iterator[Finding]:
+    """The backend reads one version of the language."""
+    version = file.pipeline.get("schemaVersion")
+    if version != SCHEMA_VERSION:
+        yield Finding("schemaVersion", f"the backend takes {SCHEMA_VERSION} alone, this is {version}")
+
+
+def executor_kinds(file: File) -> Iterator[Finding]:
+    """Containers and importers are all that the backend runs."""
+    for task in file.tasks:
+        kinds = set(file.executor(task))
+        if "resolver" in kinds:
+            yield Finding(
+                task,
+                "the backend has no resolver nodes; bring the artifact in with an Importer, or find it in "
+                "a component of your own",
+            )
+        elif not kinds & {"container", "importer"} and "dag" not in file.component(task):
+            yield Finding(
+                task, f"the backend runs containers and importers, not {sorted(kinds) or 'nothing'}"
+            )
+
+
+def task_names(file: File) -> Iterator[Finding]:
+    """Task names become names in Argo."""
+    for task in file.tasks:
+        if not _TASK_NAME.fullmatch(task):
+            yield Finding(task, "Argo allows letters, digits and '-' in a node id, nothing else")
+        elif len(task) > LONGEST_TASK_NAME:
+            yield Finding(task, f"Argo allows node ids of {LONGEST_TASK_NAME} characters, not {len(task)}")
+
+
+def producers(file: File) -> Iterator[Finding]:
+    """A value that another task produces must name a task that exists; TFX writes `<id>_task`."""
+    for task, body in file.tasks.items():
+        for name, source in body.get("inputs", {}).get("parameters", {}).items():
+            producer = source.get("taskOutputParameter", {}).get("producerTask")
+            if producer is not None and producer not in file.tasks:
+                yield Finding(
+                    f"{task}.{name}",
+                    f"takes its value from a task {producer!r}, which does not exist (TFX names producers "
+                    "of values wrongly); hand the value on as an artifact",
+                )
+
+
+def span_patterns(file: File) -> Iterator[Finding]:
+    """Nobody fills in TFX's span patterns: its drivers do not run on Kubeflow."""
+    for task in file.tasks:
+        for name, value in file.values(task):
+            if isinstance(value, str) and (match := _SPAN.search(value)):
+                yield Finding(f"{task}.{name}", f"nothing fills in {match[0]} on Kubeflow; name the folder")
+
+
+def user_code(file: File) -> Iterator[Finding]:
+    """Code comes in the image."""
+    for task in file.tasks:
+        for name, value in file.values(task):
+            if name in ("module_file", "module_path") and value:
+                yield Finding(f"{task}.{name}", MODULE_FILE)
+
+
+def hooks(file: File) -> Iterator[Finding]:
+    """TFX's file based ExampleGens rely on a hook that the backend ignores."""
+    for task in file.tasks:
+        if "lifecycle" in file.executor(task).get("container", {}):
+            yield Finding(
+                task,
+                "needs a driver before its executor (preCacheCheck), which the backend ignores; use an "
+                "ExampleGen that takes an artifact",
+            )
+
+
+def artifact_types(file: File) -> Iterator[Finding]:
+    """An artifact's class is found again by its type name."""
+    for task in file.tasks:
+        component = file.component(task)
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for name, artifact in component.get(side, {}).get("artifacts", {}).items():
+                schema = yaml.safe_load(artifact["artifactType"].get("instanceSchema", "")) or {}
+                title = schema.get("title", "")
+                if title.startswith("tfx."):
+                    continue
+                if not _TITLE.fullmatch(title):
+                    yield Finding(
+                        f"{task}.{name}",
+                        f"the artifact's TYPE_NAME {title!r} must be <top module>.<Class>, so that TFX "
+                        "finds the class in the container",
+                    )
+                elif schema.get("properties"):
+                    yield Finding(
+                        f"{task}.{name}",
+                        f"{title} has PROPERTIES, which get lost on Kubeflow; use custom properties",
+                    )
+
+
+def defaults(file: File) -> Iterator[Finding]:
+    """TFX drops the defaults of its runtime parameters."""
+    for name, parameter in file.root_parameters.items():
+        if "defaultValue" not in parameter and not parameter.get("isOptional"):
+            yield Finding(f"parameter {name}", "has no default, so every run must name it")
+
+
+def importers(file: File) -> Iterator[Finding]:
+    """What is imported is downloaded with the credentials of the pipeline root's bucket."""
+    root = bucket(file.pipeline.get("defaultPipelineRoot", ""))
+    for task, body in file.tasks.items():
+        importer = file.executor(task).get("importer")
+        if importer is None:
+            continue
+        if body.get("triggerPolicy", {}).get("condition"):
+            yield Finding(task, "the backend allows no condition on an importer")
+        uri = importer.get("artifactUri", {}).get("constant")
+        if uri is None:
+            uri = dict(file.values(task)).get(importer.get("artifactUri", {}).get("runtimeParameter", ""))
+        if not uri:
+            yield Finding(task, "imports nothing: its URI is empty")
+        elif bucket(uri) is None:
+            yield Finding(task, f"imports {uri}, which is in no object store ({', '.join(SCHEMES)})")
+        elif root is not None and bucket(uri) != root:
+            yield Finding(
+                task,
+                f"imports from {bucket(uri)}, but the pipeline root is in {root}; the launcher has "
+                "credentials for one bucket, so copy the data there",
+            )
+
+
+def remote_paths(file: File) -> Iterator[Finding]:
+    """Only artifacts are downloaded and uploaded."""
+    for task in file.tasks:
+        if "container" not in file.executor(task):
+            continue
+        for name, value in file.values(task):
+            match = (
+                re.search(rf"\b({'|'.join(SCHEMES)})://[^\s\"']+", value)
+                if isinstance(value, str)
+                else None
+            )
+            if match:
+                yield Finding(
+                    f"{task}.{name}",
+                    f"names {match[0]}, which nobody downloads or uploads: only artifacts are; use an "
+                    "Importer, a mounted volume or an output artifact",
+                )
+
+
+def accelerators(file: File) -> Iterator[Finding]:
+    """The backend takes the accelerator's type as the name of a Kubernetes resource."""
+    for task in file.tasks:
+        accelerator = file.executor(task).get("container", {}).get("resources", {}).get("accelerator")
+        if accelerator is not None and not _RESOURCE.fullmatch(accelerator.get("type", "")):
+            yield Finding(
+                task,
+                f"the accelerator {accelerator.get('type', '')!r} is no resource of Kubernetes, like "
+                "nvidia.com/gpu",
+            )
+
+
+def images(file: File) -> Iterator[Finding]:
+    """A container needs an image."""
+    for task in file.tasks:
+        container = file.executor(task).get("container")
+        if container is not None and not container.get("image"):
+            yield Finding(task, "has no image")
+
+
+def retries(file: File) -> Iterator[Finding]:
+    """Argo retries within the longest duration alone, and reads the factor as a whole number."""
+    for task, body in file.tasks.items():
+        policy = body.get("retryPolicy")
+        if policy is None:
+            continue
+        if policy.get("backoffMaxDuration", "0s") == "0s":
+            yield Finding(task, "is never retried: Argo needs a backoffMaxDuration")
+        if not float(policy.get("backoffFactor", 0)).is_integer():
+            yield Finding(task, "Argo reads the retry's factor as a whole number")
+
+
+def platform_labels(file: File) -> Iterator[Finding]:
+    """Kubernetes settings of an executor that does not exist are ignored."""
+    for label in file.kubernetes:
+        if label not in file.executors:
+            yield Finding(
+                f"platform spec {label}", "there is no such executor, so its settings are ignored"
+            )
+
+
+def shared_memory(file: File) -> Iterator[Finding]:
+    """There is a message for shared memory, and no backend that reads it."""
+    for label, settings in file.kubernetes.items():
+        if "enabledSharedMemory" in settings:
+            yield Finding(
+                f"platform spec {label}",
+                "the backend ignores enabledSharedMemory; mount an emptyDir of medium Memory at "
+                f"{SHARED_MEMORY}",
+            )
+
+
+def volumes(file: File) -> Iterator[Finding]:
+    """Volumes must not hide the launcher's folders, and a claim can be mounted once in a pod."""
+    for label, settings in file.kubernetes.items():
+        claims = [mount.get("constant") for mount in settings.get("pvcMount", [])]
+        for claim in sorted({c for c in claims if c is not None and claims.count(c) > 1}):
+            yield Finding(
+                f"platform spec {label}", f"mounts the claim {claim} twice, which Kubernetes refuses"
+            )
+        for mount in settings.get("pvcMount", []):
+            if any(PurePosixPath(mount["mountPath"]).is_relative_to(f) for f in _LAUNCHER_FOLDERS):
+                yield Finding(
+                    f"platform spec {label}",
+                    f"mounts a volume at {mount['mountPath']}, the launcher's own folder",
+                )
+
+
+def push_destination(file: File) -> Iterator[Finding]:
+    """What is pushed into the pod's own file system is gone with the pod."""
+    for task in file.tasks:
+        destination = dict(file.values(task)).get("push_destination")
+        if "container" not in file.executor(task) or not isinstance(destination, str):
+            continue
+        match = re.search(r'"base_?[dD]irectory":\s*"([^"]+)"', destination)
+        if match and not any(PurePosixPath(match[1]).is_relative_to(mount) for mount in file.mounts(task)):
+            yield Finding(
+                task,
+                f"pushes to {match[1]}, which is on no mounted volume and gone with the pod; mount a "
+                "volume claim there, or set push.to = 'artifact'",
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    schema_version,
+    executor_kinds,
+    task_names,
+    producers,
+    span_patterns,
+    user_code,
+    hooks,
+    artifact_types,
+    defaults,
+    importers,
+    remote_paths,
+    accelerators,
+    images,
+    retries,
+    platform_labels,
+    shared_memory,
+    volumes,
+    push_destination,
+)

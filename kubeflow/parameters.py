@@ -1,0 +1,276 @@
+"""Settings that stay open until a run starts, and where in the compiled pipeline each of them goes.
+
+A TFX component takes some of its settings inside a JSON text (Trainer's `custom_config`, Evaluator's
+`eval_config`), where Kubeflow cannot put a value. So the pipeline is compiled a second time with a probe
+in place of each setting; wherever the two differ, a setting goes. The definition knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.config import ConfigError, PipelineConfig
+
+Json = Any
+Path = tuple[str | int, ...]
+FLAG = "--runtime_parameters"  # of kubeflow.entrypoint: the bindings of a node, as JSON
+PREFIX = "run_"  # of a node's input for a parameter of the run: nodes have inputs of such names already
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting that a run may change.
+
+    Attributes:
+        name: what it is called in a run.
+        setting: its dotted name in PipelineConfig.
+        type: Kubeflow's type.
+        probe: a valid value that stands nowhere else in the pipeline.
+        unset: the value that leaves a setting to its recipe; None where there is always a value.
+        description: for the run dialog of Kubeflow's page.
+    """
+
+    name: str
+    setting: str
+    type: Literal["STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"]
+    probe: str | int | float
+    description: str
+    unset: str | int | float | None = None
+
+    def default(self, config: PipelineConfig) -> str | int | float:
+        """The value in `config`, or the one that means none."""
+        value = _get(config, self.setting)
+        if value is None:
+            assert self.unset is not None
+            return self.unset
+        return value
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Parameters go into one place of a node's settings.
+
+    Attributes:
+        task: the node.
+        input: its parameter.
+        path: keys and indices inside the parameter's JSON; () where the parameter itself is meant.
+        template: `{name}` for the value of one parameter, or a text around several.
+        optional: the key is left out where the value is the parameter's `unset`.
+    """
+
+    task: str
+    input: str
+    path: Path
+    template: str
+    optional: bool = False
+
+
+PARAMETERS = (
+    Parameter(
+        "data_uri",
+        "data.uri",
+        "STRING",
+        "minio://probe/data",
+        "Folder of the four IDX files, in the same bucket as the pipeline root.",
+    ),
+    Parameter(
+        "data_fingerprint",
+        "data.fingerprint",
+        "STRING",
+        "probe-fingerprint",
+        "Fingerprint of the data (`mnist compile --data-dir` prints it). Other contents in the same folder "
+        "need another one, or results are taken from the cache. Empty: not checked.",
+    ),
+    Parameter("recipe", "trainer.recipe", "STRING", "probe-recipe", "Hyper-parameters by name."),
+    Parameter(
+        "train_steps",
+        "trainer.train_steps",
+        "NUMBER_INTEGER",
+        1_000_003,
+        "Optimizer steps; 0: as the recipe says.",
+        unset=0,
+    ),
+    Parameter(
+        "learning_rate",
+        "trainer.learning_rate",
+        "NUMBER_DOUBLE",
+        0.123456781,
+        "Peak learning rate; 0: as the recipe says.",
+        unset=0.0,
+    ),
+    Parameter(
+        "batch_size",
+        "trainer.batch_size",
+        "NUMBER_INTEGER",
+        1_000_033,
+        "Images per step; 0: as the recipe says.",
+        unset=0,
+    ),
+    Parameter(
+        "accuracy",
+        "gates.accuracy",
+        "NUMBER_DOUBLE",
+        0.123456783,
+        "Gate: accuracy on the test images that a model needs to be pushed.",
+    ),
+    Parameter(
+        "class_accuracy",
+        "gates.class_accuracy",
+        "NUMBER_DOUBLE",
+        0.123456785,
+        "Gate: accuracy on each single class.",
+    ),
+    Parameter(
+        "model_name",
+        "push.model_name",
+        "STRING",
+        "probe-model",
+        "Folder of the model below push_destination.",
+    ),
+    Parameter(
+        "push_destination",
+        "push.destination",
+        "STRING",
+        "/probe/destination",
+        "Folder that holds the models, on a mounted volume.",
+    ),
+)
+
+
+def open_parameters(config: PipelineConfig) -> tuple[Parameter, ...]:
+    """The parameters that a pipeline of this config has."""
+    if config.push.to == "artifact":
+        return tuple(p for p in PARAMETERS if not p.setting.startswith("push."))
+    return PARAMETERS
+
+
+def probed(config: PipelineConfig, parameters: tuple[Parameter, ...]) -> PipelineConfig:
+    """The config with a probe in place of each parameter's setting."""
+    for parameter in parameters:
+        section, _, field = parameter.setting.partition(".")
+        config = config.replace(section, **{field: parameter.probe})
+    return config
+
+
+def bindings(
+    plain: Mapping[str, Mapping[str, Json]],
+    probes: Mapping[str, Mapping[str, Json]],
+    parameters: tuple[Parameter, ...],
+) -> list[Binding]:
+    """Where each parameter goes.
+
+    Args:
+        plain: the constants of each task by parameter name, as compiled from the config.
+        probes: the same, compiled from the probed config.
+        parameters: what was probed.
+
+    Raises:
+        ConfigError: where a difference is no parameter's, or a parameter makes no difference.
+    """
+    found = []
+    for task, inputs in sorted(probes.items()):
+        for name, value in sorted(inputs.items()):
+            before = dict(_leaves(decode(plain[task].get(name))))
+            for path, leaf in _leaves(decode(value)):
+                if path in before and before[path] == leaf:
+                    continue
+                template, optional = _template(leaf, parameters)
+                if template is None:
+                    raise ConfigError(
+                        f"{task}.{name}: a runtime parameter changes {list(path)}, but does not stand there"
+                    )
+                found.append(Binding(task, name, path, template, optional))
+    used = "".join(binding.template for binding in found)
+    for parameter in parameters:
+        if f"{{{parameter.name}}}" not in used:
+            raise ConfigError(f"the runtime parameter {parameter.name!r} reaches no node")
+    return found
+
+
+def decode(value: Json) -> Json:
+    """The contents of a JSON text, or the value itself."""
+    if isinstance(value, str) and value[:1] in "{[" and value:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def fill(properties: dict[str, Json], bound: list[dict[str, Json]], values: Mapping[str, Json]) -> None:
+    """Put the values of a run into a node's properties, in place.
+
+    Args:
+        properties: the node's parameters by name.
+        bound: bindings of the node as `as_json` gives them.
+        values: the run's parameters by name.
+
+    Raises:
+        KeyError: where a property or a parameter is missing.
+    """
+    for binding in bound:
+        tree = decode(properties[binding["input"]])
+        *way, last = binding["path"]
+        target = tree
+        for key in way:
+            target = target[key] if isinstance(target, list) else target.setdefault(key, {})
+        value = _render(binding["template"], values)
+        if binding.get("optional") and not value:
+            if isinstance(target, dict):
+                target.pop(last, None)
+        else:
+            target[last] = value
+        properties[binding["input"]] = json.dumps(tree, sort_keys=True)
+
+
+def as_json(binding: Binding) -> dict[str, Json]:
+    """A binding as `fill` reads it; the task is not part of it."""
+    entry: dict[str, Json] = {
+        "input": binding.input,
+        "path": list(binding.path),
+        "template": binding.template,
+    }
+    return entry | ({"optional": True} if binding.optional else {})
+
+
+def names_in(template: str) -> list[str]:
+    """The parameters that a template asks for."""
+    return [p.name for p in PARAMETERS if f"{{{p.name}}}" in template]
+
+
+def _render(template: str, values: Mapping[str, Json]) -> Json:
+    name = template[1:-1]
+    # One parameter alone keeps its type.
+    return values[name] if name in values else template.format_map(values)
+
+
+def _template(leaf: Json, parameters: tuple[Parameter, ...]) -> tuple[str | None, bool]:
+    for parameter in parameters:
+        if leaf == parameter.probe:
+            return f"{{{parameter.name}}}", parameter.unset is not None
+    if not isinstance(leaf, str):
+        return None, False
+    template = leaf.replace("{", "{{").replace("}", "}}")
+    for parameter in parameters:
+        if isinstance(parameter.probe, str):
+            template = template.replace(parameter.probe, f"{{{parameter.name}}}")
+    return (template, False) if template != leaf else (None, False)
+
+
+def _leaves(tree: Json, path: Path = ()) -> Iterator[tuple[Path, Json]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, key))
+    elif isinstance(tree, list) and tree:
+        for index, value in enumerate(tree):
+            yield from _leaves(value, (*path, index))
+    else:
+        yield path, tree
+
+
+def _get(config: PipelineConfig, setting: str) -> Any:
+    section, _, field = setting.partition(".")
+    return getattr(getattr(config, section), field)
