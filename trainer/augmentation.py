@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
+
+_ELASTIC_GRID = 6  # points in each direction
 
 
 class RandomShift(keras.layers.Layer):
@@ -38,3 +42,93 @@ class RandomShift(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shapes do not change."""
         return input_shape
+
+
+class RandomDeformation(keras.layers.Layer):
+    """Turns, scales, slants, moves and bends each image, by bilinear sampling; outside of it is zero.
+
+    The bend is the elastic deformation of Simard, Steinkraus and Platt, "Best Practices for Convolutional
+    Neural Networks Applied to Visual Document Analysis" (2003), with a smooth field made from a coarse grid
+    instead of a filtered fine one: the same kind of field for a hundredth of the work.
+    """
+
+    def __init__(
+        self,
+        rotation: float,
+        scale: float,
+        shear: float,
+        shift: float,
+        elastic: float,
+        seed: int,
+        **kwargs: object,
+    ) -> None:
+        """Make the layer; each argument but the last is the largest deviation, in both directions.
+
+        Args:
+            rotation: degrees.
+            scale: share of the size, in each direction on its own.
+            shear: horizontal pixels per vertical pixel.
+            shift: pixels, in each direction.
+            elastic: pixels by which a point of the coarse grid is displaced, in each direction.
+            seed: makes the sequence of deformations reproducible.
+            **kwargs: keras.layers.Layer's own.
+        """
+        super().__init__(**kwargs)
+        self.rotation, self.scale, self.shear, self.shift, self.elastic = (
+            rotation,
+            scale,
+            shear,
+            shift,
+            elastic,
+        )
+        self._seeds = keras.random.SeedGenerator(seed)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Deform [N, H, W, C] images in training; return them untouched otherwise."""
+        if not training:
+            return images
+        _, height, width, _ = images.shape
+        count = tf.shape(images)[0]
+
+        def deviation(largest: float) -> tf.Tensor:
+            return keras.random.uniform((count, 1, 1), -largest, largest, seed=self._seeds)
+
+        # Where each pixel of the result comes from, in pixels from the centre.
+        y = tf.range(height, dtype=tf.float32)[None, :, None] - (height - 1) / 2
+        x = tf.range(width, dtype=tf.float32)[None, None, :] - (width - 1) / 2
+        angle = deviation(math.radians(self.rotation))
+        cosine, sine = tf.cos(angle), tf.sin(angle)
+        slanted = x + deviation(self.shear) * y
+        source_x = (cosine * slanted - sine * y) * (1 + deviation(self.scale)) + deviation(self.shift)
+        source_y = (sine * slanted + cosine * y) * (1 + deviation(self.scale)) + deviation(self.shift)
+        if self.elastic:
+            grid = (count, _ELASTIC_GRID, _ELASTIC_GRID, 2)
+            coarse = keras.random.uniform(grid, -self.elastic, self.elastic, seed=self._seeds)
+            bend = tf.image.resize(coarse, (height, width), "bicubic")
+            source_x, source_y = source_x + bend[..., 0], source_y + bend[..., 1]
+        return _sample(images, source_y + (height - 1) / 2, source_x + (width - 1) / 2)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shapes do not change."""
+        return input_shape
+
+
+def _sample(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """[N, H, W, C] images at real positions [N, H, W], in pixels; zero outside."""
+    _, height, width, channels = images.shape
+    # A border of zeros, to which everything outside is drawn.
+    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    y = tf.clip_by_value(y + 1, 0.0, height + 0.999)
+    x = tf.clip_by_value(x + 1, 0.0, width + 0.999)
+    top, left = tf.floor(y), tf.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    row = tf.range(tf.shape(images)[0])[:, None, None] * (height + 2) + tf.cast(top, tf.int32)
+    corner = row * (width + 2) + tf.cast(left, tf.int32)
+    pixels = tf.reshape(padded, [-1, channels])
+
+    def at(offset: int) -> tf.Tensor:
+        return tf.gather(pixels, corner + offset)
+
+    upper = at(0) * (1 - right) + at(1) * right
+    lower = at(width + 2) * (1 - right) + at(width + 3) * right
+    return upper * (1 - down) + lower * down

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from trainer.augmentation import RandomShift
+from trainer.augmentation import RandomDeformation, RandomShift
 from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, minimize
 from trainer.features import CLASSES, IMAGE, LOGITS, PROBABILITIES
+from trainer.normalization import FusedBatchNormalization
 from trainer.optimizers import build_optimizer
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
@@ -29,11 +30,25 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
         A model from float32 [N, height, width, channels] in [0, 1] to logits, float32 [N, C].
     """
     images = keras.Input(image_shape, name=IMAGE)
-    x = RandomShift(params.shift, seed=params.seed, name="shift")(images) if params.shift else images
+    x = _augmented(images, params)
     x = _BODIES[params.network](x, params)
     # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
     logits = keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
     return keras.Model(images, logits, name=params.network)
+
+
+def _augmented(images: keras.KerasTensor, params: Params) -> keras.KerasTensor:
+    if params.rotation or params.scale or params.shear or params.elastic:
+        return RandomDeformation(
+            params.rotation,
+            params.scale,
+            params.shear,
+            params.shift,
+            params.elastic,
+            seed=params.seed,
+            name="deformation",
+        )(images)
+    return RandomShift(params.shift, seed=params.seed, name="shift")(images) if params.shift else images
 
 
 def _tutorial(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
@@ -63,15 +78,39 @@ def _compact(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
     return keras.layers.Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)
 
 
+def _deep(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
+    """Seven convolutions, two of which halve the image; no pooling, no wide dense layer."""
+    dtype = resolve_precision(params.precision)
+    layers = ((32, 3, 1), (32, 3, 1), (32, 5, 2), (64, 3, 1), (64, 3, 1), (64, 5, 2), (128, 4, 1))
+    for block, (filters, kernel, strides) in enumerate(layers, start=1):
+        x = keras.layers.Conv2D(
+            filters,
+            kernel,
+            strides,
+            padding="same" if strides > 1 else "valid",
+            use_bias=False,
+            dtype=dtype,
+            name=f"conv{block}",
+        )(x)
+        x = _normalized(x, dtype, block)
+        if strides > 1:
+            x = keras.layers.Dropout(
+                params.dropout, seed=params.seed + block, dtype=dtype, name=f"dropout{block}"
+            )(x)
+    x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
+    return keras.layers.Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)
+
+
 def _normalized(x: keras.KerasTensor, dtype: str, block: int) -> keras.KerasTensor:
     # A few hundred steps must do for the running means: their default momentum, 0.99, is too slow.
-    x = keras.layers.BatchNormalization(momentum=0.9, dtype=dtype, name=f"norm{block}")(x)
+    x = FusedBatchNormalization(momentum=0.9, dtype=dtype, name=f"norm{block}")(x)
     return keras.layers.ReLU(dtype=dtype, name=f"relu{block}")(x)
 
 
 _BODIES: Mapping[str, Callable[[keras.KerasTensor, Params], keras.KerasTensor]] = {
     "tutorial": _tutorial,
     "compact": _compact,
+    "deep": _deep,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from trainer.recipes import Params
@@ -10,14 +12,18 @@ from trainer.recipes import Params
 def build_optimizer(params: Params, steps: int) -> keras.optimizers.Optimizer:
     """Make the optimizer of a recipe, its schedule spanning `steps` steps."""
     rate = _learning_rate(params, steps)
+    average: dict[str, Any] = {}
+    if params.weight_average:
+        average = {"use_ema": True, "ema_momentum": params.weight_average}
     if params.optimizer == "sgd":
         return keras.optimizers.SGD(
             rate,
             momentum=params.momentum,
             nesterov=params.momentum > 0,
             weight_decay=params.weight_decay or None,
+            **average,
         )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=params.weight_decay, beta_2=0.99)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=params.weight_decay, beta_2=0.99, **average)
     # Decay is for what multiplies activations; on scales and offsets it only costs accuracy.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer

@@ -31,14 +31,18 @@ class Params:
         momentum: of sgd.
         weight_decay: decoupled from the gradient (AdamW), per unit of learning rate.
         dropout: share of units before the last layer that a training step leaves out.
-        shift: the largest random shift of a training image in each direction, pixels.
+        shift: the largest random shift of a training image in each direction, whole pixels.
+        rotation, scale, shear, elastic: how far training images are deformed: see
+            trainer.augmentation.RandomDeformation.
+        weight_average: the share that an exponential moving average of the weights keeps each step; the
+            average is what is measured and exported. 0: the weights themselves.
         label_smoothing: share of the target that is spread over all classes in training.
         precision: arithmetic of the training step; `auto` takes what is fastest on this machine.
         seed: of weights, shuffling, dropout and augmentation.
         validate_each_epoch: measure the validation split after each epoch; otherwise once, at the end.
     """
 
-    network: Literal["tutorial", "compact"]
+    network: Literal["tutorial", "compact", "deep"]
     batch_size: PositiveInt
     epochs: PositiveFloat | None = None
     train_steps: PositiveInt | None = None
@@ -50,6 +54,11 @@ class Params:
     weight_decay: NonNegativeFloat = 0.0
     dropout: Share = 0.0
     shift: Annotated[int, Field(ge=0)] = 0
+    rotation: NonNegativeFloat = 0.0
+    scale: Share = 0.0
+    shear: NonNegativeFloat = 0.0
+    elastic: NonNegativeFloat = 0.0
+    weight_average: Share = 0.0
     label_smoothing: Share = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -1,0 +1,86 @@
+"""Augmentation: what it does to pixels. Shifts are tested with the model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.augmentation import RandomDeformation
+
+NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0}
+
+
+def deformation(**reach: float) -> RandomDeformation:
+    return RandomDeformation(**{**NOTHING, **reach}, seed=3)
+
+
+@pytest.fixture(scope="module")
+def blobs() -> np.ndarray:
+    """64 images of 21 by 17 with one smooth blob each, near the centre."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:21, :17]
+    centres = np.array([10, 8]) + random.uniform(-2, 2, (64, 2))
+    squares = (y - centres[:, 0, None, None]) ** 2 + (x - centres[:, 1, None, None]) ** 2
+    return np.exp(-squares / 8).astype(np.float32)[..., None]
+
+
+def centre_of_mass(images: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[: images.shape[1], : images.shape[2]]
+    mass = images.sum((1, 2, 3))
+    return np.stack([(images[..., 0] * axis).sum((1, 2)) / mass for axis in (y, x)], axis=1)
+
+
+def test_without_reach_and_outside_of_training_nothing_changes(blobs: np.ndarray) -> None:
+    assert np.allclose(deformation()(blobs, training=True), blobs, atol=1e-6)
+    everything = deformation(rotation=30, scale=0.3, shear=0.3, shift=5, elastic=3)
+    assert np.array_equal(everything(blobs, training=False), blobs)
+
+
+def test_a_shift_moves_by_as_much_as_it_may(blobs: np.ndarray) -> None:
+    moved = centre_of_mass(deformation(shift=2.0)(blobs, training=True).numpy()) - centre_of_mass(blobs)
+    assert np.abs(moved).max() <= 2.1
+    assert np.abs(moved).max(axis=0).min() > 1.5
+    assert abs(moved.mean()) < 0.5
+
+
+def test_a_rotation_keeps_the_distance_from_the_centre(blobs: np.ndarray) -> None:
+    centre = np.array([10, 8])
+    before = centre_of_mass(blobs) - centre
+    after = centre_of_mass(deformation(rotation=90)(blobs, training=True).numpy()) - centre
+    assert np.allclose(np.hypot(*before.T), np.hypot(*after.T), atol=0.1)
+    turned = np.degrees(np.arctan2(*after.T) - np.arctan2(*before.T))
+    turned = (turned + 180) % 360 - 180
+    assert np.abs(turned).max() < 93
+    assert np.abs(turned).max() > 70
+
+
+def test_a_scale_changes_the_size(blobs: np.ndarray) -> None:
+    ratio = deformation(scale=0.2)(blobs, training=True).numpy().sum((1, 2, 3)) / blobs.sum((1, 2, 3))
+    assert 1.2**-2 - 0.02 < ratio.min() < 0.9
+    assert 1.1 < ratio.max() < 0.8**-2 + 0.02
+
+
+def test_a_bend_is_smooth_and_differs_within_an_image() -> None:
+    stripes = np.tile((np.arange(28) % 4 < 2).astype(np.float32)[None, None, :, None], (8, 28, 1, 1))
+    bent = deformation(elastic=1.5)(stripes, training=True).numpy()
+    rows = np.abs(np.diff(bent[..., 0], axis=1))
+    assert rows.max() > 0.1, "the stripes stayed straight"
+    assert rows.mean() < 0.2, "neighbouring rows have little to do with each other"
+
+
+def test_every_image_and_every_call_is_deformed_differently_and_by_seed(blobs: np.ndarray) -> None:
+    same = np.repeat(blobs[:1], 8, axis=0)
+    layer = deformation(rotation=20, shift=2)
+    first, second = layer(same, training=True).numpy(), layer(same, training=True).numpy()
+    assert len({image.tobytes() for image in [*first, *second]}) == 16
+    assert np.array_equal(deformation(rotation=20, shift=2)(same, training=True), first)
+
+
+def test_it_is_part_of_a_graph_with_an_unknown_batch_size(blobs: np.ndarray) -> None:
+    images = keras.Input((21, 17, 1))
+    network = keras.Model(images, deformation(shift=1, elastic=1)(images))
+    compiled = tf.function(lambda x: network(x, training=True))
+    assert compiled(blobs[:5]).shape == (5, 21, 17, 1)
+    assert compiled(blobs[:6]).shape == (6, 21, 17, 1)

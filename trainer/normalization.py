@@ -1,0 +1,39 @@
+"""Batch normalisation by TensorFlow's fused kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, its variables and its meaning, in one operation instead of a dozen.
+
+    Keras 3 has no fused path. In the `deep` network on a CPU the dozen took a third of a training step.
+    The running variance is the unbiased one, as in Keras 2.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, **kwargs: Any) -> tf.Tensor:  # noqa: ARG002
+        """Normalise [N, …, C] over all axes but the last, in float32 whatever the inputs are."""
+        shape = tf.shape(inputs)
+        # The kernel wants four dimensions.
+        x = tf.reshape(inputs, [shape[0], -1, 1, inputs.shape[-1]]) if inputs.shape.rank != 4 else inputs
+        learned = (self.gamma.value, self.beta.value)
+        if training and self.trainable:
+            x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                x, *learned, epsilon=self.epsilon, is_training=True
+            )[:3]
+            for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                running.assign(running * self.momentum + batch * (1 - self.momentum))
+        else:
+            x = tf.compat.v1.nn.fused_batch_norm(
+                x,
+                *learned,
+                mean=self.moving_mean.value,
+                variance=self.moving_variance.value,
+                epsilon=self.epsilon,
+                is_training=False,
+            )[0]
+        return tf.reshape(x, shape) if inputs.shape.rank != 4 else x
