@@ -1,0 +1,1 @@
+"""ServingValidator: a model is not pushed before a server has answered with it."""

@@ -1,0 +1,168 @@
+"""What is asked of a served candidate, and compared with the model's own answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.client import Client, TransportName
+from serving.errors import ServingError
+from trainer import features
+
+TOLERANCE = 1e-4  # of a probability
+LATENCY_QUANTILE = 0.95
+MAX_WARMUP_RECORDS = 1_000  # TF Serving's limit
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+SIGNATURES = (features.SIGNATURE_IMAGE_BYTES, features.SIGNATURE_PIXELS, features.SIGNATURE_EXAMPLES)
+
+Inputs = Mapping[str, NDArray]  # of a signature, by name
+Outputs = Mapping[str, NDArray]
+
+
+class RefusedError(Exception):
+    """The candidate is not fit to be served; one line that says why."""
+
+
+def load(model_dir: Path) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
+    """The model's signatures, in this process.
+
+    Raises:
+        RefusedError: where it does not load, or a signature is missing.
+    """
+    try:
+        signatures = tf.saved_model.load(str(model_dir)).signatures
+    except Exception as error:  # TensorFlow raises whatever its parts raise
+        raise RefusedError(f"the model does not load: {_first_line(error)}") from error
+    missing = [name for name in SIGNATURES if name not in signatures]
+    if missing:
+        raise RefusedError(f"signature {missing[0]} is missing; there are {', '.join(sorted(signatures))}")
+    return dict(signatures)
+
+
+def requests(
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction], examples: Sequence[bytes]
+) -> dict[str, Inputs]:
+    """The same images as each signature wants them.
+
+    Args:
+        signatures: of the model; `pixels` tells the images' size.
+        examples: serialized tf.Examples with the raw bytes of an image.
+    """
+    _, height, width = signatures[features.SIGNATURE_PIXELS].inputs[0].shape
+    images = np.stack([_image(example).reshape(height, width) for example in examples])
+    files = [tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images]
+    return {
+        features.SIGNATURE_IMAGE_BYTES: {features.IMAGE_BYTES: np.array(files, object)},
+        features.SIGNATURE_PIXELS: {features.IMAGE: images},
+        features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(examples, object)},
+    }
+
+
+def own_answer(
+    name: str, signature: tf.types.experimental.ConcreteFunction, inputs: Inputs
+) -> dict[str, NDArray]:
+    """What the model itself says, in this process.
+
+    Raises:
+        RefusedError: where it fails, or has other outputs than classes and probabilities.
+    """
+    try:
+        tensors = {
+            key: tf.constant(value.tolist() if value.dtype == object else value)
+            for key, value in inputs.items()
+        }
+        outputs = {key: value.numpy() for key, value in signature(**tensors).items()}
+    except Exception as error:
+        raise RefusedError(f"signature {name} fails: {_first_line(error)}") from error
+    if missing := {features.CLASSES, features.PROBABILITIES} - set(outputs):
+        raise RefusedError(f"signature {name} has no output {min(missing)}")
+    return outputs
+
+
+def check_answers(
+    client: Client, transport: TransportName, name: str, inputs: Inputs, expected: Outputs
+) -> None:
+    """Send one batch and compare.
+
+    Raises:
+        RefusedError: for an error of the server, other classes, probabilities off by more than TOLERANCE.
+    """
+    where = f"{transport}, signature {name}"
+    try:
+        outputs = client.predict(inputs, name).outputs
+    except ServingError as error:
+        raise RefusedError(f"{where}: the server answers {_first_line(error)}") from error
+    for key in (features.CLASSES, features.PROBABILITIES):
+        if key not in outputs or outputs[key].shape != expected[key].shape:
+            raise RefusedError(f"{where}: the server's answer has no {key} of shape {expected[key].shape}")
+    differing = int((outputs[features.CLASSES] != expected[features.CLASSES]).sum())
+    if differing:
+        raise RefusedError(
+            f"{where}: {differing} of {len(expected[features.CLASSES])} classes are not the model's"
+        )
+    off = float(np.abs(outputs[features.PROBABILITIES] - expected[features.PROBABILITIES]).max())
+    if not off <= TOLERANCE:
+        raise RefusedError(f"{where}: a probability differs by {off:.2g} from the model's own")
+
+
+def latency_ms(client: Client, transport: TransportName, inputs: Inputs) -> float:
+    """The LATENCY_QUANTILE of the latencies when the images are sent one by one to the default signature.
+
+    Raises:
+        RefusedError: for an error of the server.
+    """
+    ((name, images),) = inputs.items()
+    try:
+        taken = sorted(
+            client.predict({name: images[at : at + 1]}, features.SIGNATURE_IMAGE_BYTES).latency_s
+            for at in range(len(images))
+        )
+    except ServingError as error:
+        raise RefusedError(f"{transport}, one image: the server answers {_first_line(error)}") from error
+    return taken[math.ceil(LATENCY_QUANTILE * len(taken)) - 1] * 1e3
+
+
+def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
+    """Look at the warm-up file, which the server has replayed when it loaded the model.
+
+    Returns:
+        How many requests there are.
+
+    Raises:
+        RefusedError: where it is missing or no TFRecord of PredictionLogs, or leaves a signature cold.
+    """
+    path = model_dir / WARMUP_FILE
+    if not path.is_file():
+        raise RefusedError(f"there are no warm-up requests: {WARMUP_FILE} is missing")
+    cold, count = set(signatures), 0
+    try:
+        for record in tf.data.TFRecordDataset(str(path)):
+            log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+            cold.discard(log.predict_log.request.model_spec.signature_name)
+            count += 1
+    except Exception as error:
+        raise RefusedError(f"the warm-up requests cannot be read: {_first_line(error)}") from error
+    if count > MAX_WARMUP_RECORDS:
+        raise RefusedError(f"{count} warm-up requests are more than TF Serving's {MAX_WARMUP_RECORDS}")
+    if cold:
+        raise RefusedError(f"no warm-up request is for signature {min(cold)}")
+    return count
+
+
+def _image(example: bytes) -> NDArray[np.uint8]:
+    feature = tf.train.Example.FromString(example).features.feature[features.IMAGE]
+    return np.frombuffer(feature.bytes_list.value[0], np.uint8)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line; TensorFlow puts the nodes of the graph around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0] == "Graph execution error:":
+        lines = [line for line in lines if not line.startswith("[[")][-1:]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,155 @@
+"""ServingValidator: work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import tensorflow as tf
+from tfx.components.util import model_utils
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+from tfx.utils import io_utils, path_utils
+
+from components.serving_validator import checks, model_server
+from serving.client import Client, TransportName
+
+BLESSED_FILE, NOT_BLESSED_FILE = "INFRA_BLESSED", "INFRA_NOT_BLESSED"  # InfraValidator's names
+REPORT_FILE = "serving_validator.json"
+REASON_PROPERTY = "reason"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """What was found; written as JSON.
+
+    Attributes:
+        blessed: whether the model may be pushed.
+        reason: why, or why not; one line.
+        examples: how many were sent to each signature by each API.
+        warmup_requests: how many the server replayed.
+        latency_ms: 95 % quantile for one image, by API.
+    """
+
+    blessed: bool = False
+    reason: str = ""
+    examples: int = 0
+    warmup_requests: int = 0
+    latency_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Executor(BaseExecutor):
+    """Serves the candidate, asks every signature by REST and gRPC, compares, and times it."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Write the `blessing` artifact; a model that is not fit to be served is no error of the node.
+
+        Raises:
+            ValueError: where the split has no examples.
+        """
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        report = Report()
+        try:
+            _validate(input_dict, exec_properties, report)
+            report.blessed = True
+            worst = max(report.latency_ms.values())
+            report.reason = (
+                f"{report.examples} images by REST and gRPC: every signature answers as the model does, "
+                f"one image in {worst:.1f} ms"
+            )
+        except (checks.RefusedError, model_server.ServerFailedError) as error:
+            report.reason = str(error)
+        logger.info("%s: %s", "blessed" if report.blessed else "not blessed", report.reason)
+        _write(blessing, report)
+
+
+def _validate(
+    input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any], report: Report
+) -> None:
+    evaluated = input_dict.get("model_blessing")
+    if evaluated and not model_utils.is_model_blessed(artifact_utils.get_single_instance(evaluated)):
+        raise checks.RefusedError("the Evaluator refused the model, so no server was started")
+    model = artifact_utils.get_single_instance(input_dict["model"])
+    with tempfile.TemporaryDirectory(prefix="serving-validator-") as scratch:
+        version_dir = Path(scratch) / model_server.MODEL / "1"
+        # Wherever the artifact lies, a server reads files of this machine, in a folder with a number.
+        io_utils.copy_dir(
+            path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)),
+            str(version_dir),
+        )
+        examples = _read_examples(
+            input_dict["examples"], exec_properties["split"], exec_properties["num_examples"]
+        )
+        report.examples = len(examples)
+        signatures = checks.load(version_dir)
+        report.warmup_requests = checks.check_warmup(version_dir, signatures)
+        inputs = checks.requests(signatures, examples)
+        expected = {
+            name: checks.own_answer(name, signatures[name], inputs[name]) for name in checks.SIGNATURES
+        }
+        log = Path(scratch) / "server.log"
+        try:
+            with model_server.serving(version_dir.parent, exec_properties["server_binary"], log) as ports:
+                _ask("rest", ports.rest, inputs, expected, report)
+                _ask("grpc", ports.grpc, inputs, expected, report)
+        except Exception:
+            if log.exists():
+                logger.warning("the server's log:\n%s", log.read_text(errors="replace"))
+            raise
+    _check_budget(report.latency_ms, exec_properties["latency_budget_ms"])
+
+
+def _check_budget(latency_ms: dict[str, float], budget_ms: float) -> None:
+    for transport, taken_ms in latency_ms.items():
+        if taken_ms > budget_ms:
+            raise checks.RefusedError(
+                f"{transport}: 95 % of requests of one image take up to {taken_ms:.1f} ms, "
+                f"over the budget of {budget_ms:g} ms"
+            )
+
+
+def _ask(
+    transport: TransportName,
+    port: int,
+    inputs: dict[str, checks.Inputs],
+    expected: dict[str, Any],
+    report: Report,
+) -> None:
+    with Client(model_server.HOST, port, transport, model=model_server.MODEL, timeout_s=60.0) as client:
+        for name in checks.SIGNATURES:
+            checks.check_answers(client, transport, name, inputs[name], expected[name])
+        report.latency_ms[transport] = checks.latency_ms(client, transport, inputs[checks.SIGNATURES[0]])
+
+
+def _read_examples(artifacts: list[Artifact], split: str, count: int) -> list[bytes]:
+    pattern = str(PurePath(artifact_utils.get_split_uri(artifacts, split)) / "*")
+    files = sorted(fileio.glob(pattern))
+    compression = "GZIP" if all(name.endswith(".gz") for name in files) else ""
+    records: Iterable[tf.Tensor] = tf.data.TFRecordDataset(files, compression).take(count)
+    examples = [record.numpy() for record in records]
+    if not examples:
+        raise ValueError(f"split {split} has no examples")
+    return examples
+
+
+def _write(blessing: Artifact, report: Report) -> None:
+    folder = PurePath(blessing.uri)
+    name = BLESSED_FILE if report.blessed else NOT_BLESSED_FILE
+    io_utils.write_string_file(str(folder / name), "")
+    io_utils.write_string_file(str(folder / REPORT_FILE), json.dumps(asdict(report), indent=2))
+    blessing.set_int_custom_property("blessed", int(report.blessed))
+    blessing.set_string_custom_property(REASON_PROPERTY, report.reason)

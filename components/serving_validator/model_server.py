@@ -1,0 +1,123 @@
+"""A model server in a process of its own, on free ports of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.client import Client
+from serving.errors import ServingError
+
+HOST = "127.0.0.1"
+MODEL = "candidate"
+START_S = 120.0  # to import TensorFlow, load a model and warm it up on a busy machine
+STOP_S = 20.0
+_POLL_S = 0.1
+
+
+class ServerFailedError(Exception):
+    """The server ended, or never served the model; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the server listens."""
+
+    rest: int
+    grpc: int
+
+
+@contextmanager
+def serving(base: Path, binary: str, log: Path) -> Iterator[Ports]:
+    """Serve the versions below `base` under the name MODEL; both APIs answer when this is entered.
+
+    Args:
+        base: folder of version folders.
+        binary: path of a tensorflow_model_server; empty: the project's own server.
+        log: file for what the server says.
+
+    Raises:
+        ServerFailedError: where the model does not become available.
+    """
+    ports = Ports(*_free_ports(2))
+    with log.open("wb") as output:
+        # Its own process group: a Ctrl-C on the terminal is the run's business, which then ends the server.
+        process = subprocess.Popen(
+            _command(base, binary, ports),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+            start_new_session=True,
+        )
+        try:
+            _wait_until_available(process, ports, log)
+            yield ports
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _command(base: Path, binary: str, ports: Ports) -> list[str]:
+    if binary:
+        return [
+            binary,
+            f"--port={ports.grpc}",
+            f"--rest_api_port={ports.rest}",
+            f"--model_name={MODEL}",
+            f"--model_base_path={base}",
+        ]
+    command = [sys.executable, "-m", "serving", "--host", HOST, "--model-name", MODEL]
+    return [*command, "--model-dir", str(base), "--rest-port", str(ports.rest), "--port", str(ports.grpc)]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    try:
+        return [opened.getsockname()[1] for opened in sockets]
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+def _wait_until_available(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
+    ends_at = time.monotonic() + START_S
+    waiting = {"rest": ports.rest, "grpc": ports.grpc}
+    while waiting:
+        if process.poll() is not None:
+            raise ServerFailedError(f"the server ended with code {process.returncode}: {_last_line(log)}")
+        if time.monotonic() > ends_at:
+            raise ServerFailedError(f"the model was not available after {START_S:.0f} s: {_last_line(log)}")
+        transport, port = next(iter(waiting.items()))
+        if _is_available(transport, port):
+            del waiting[transport]
+        else:
+            time.sleep(_POLL_S)
+
+
+def _is_available(transport: str, port: int) -> bool:
+    with Client(HOST, port, transport, model=MODEL, timeout_s=5.0, attempts=1) as client:  # type: ignore[arg-type]
+        try:
+            versions = client.status()
+        except ServingError:  # not listening yet, or nothing known of the model yet
+            return False
+    for version in versions:
+        if version.error:
+            raise ServerFailedError(f"the server cannot load the model: {version.error.splitlines()[0]}")
+    return any(version.state == "AVAILABLE" for version in versions)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
