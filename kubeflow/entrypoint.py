@@ -1,0 +1,222 @@
+"""What runs in every step's container: between Kubeflow's launcher and TFX's executor.
+
+TFX has an entrypoint of its own, made for another backend. With the open-source one it fails in every
+step, for four reasons, each mended here by a function: `with_types`, `without_drivers_outputs`, `to_local`
+and `to_remote`. They work on the JSON of Kubeflow's messages and know nothing of TFX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from kubeflow import parameters
+from pipeline import environment
+
+Json = Any
+
+# Where the launcher keeps what belongs to a remote URI, below its root, which is / in a pod.
+FOLDERS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
+ROOT_VARIABLE = "MNIST_LAUNCHER_ROOT"
+LOGS_OUTPUT = "executor-logs"
+TERMINATED = 128 + signal.SIGTERM
+
+_LOG = logging.getLogger(__name__)
+
+
+def with_types(executor_input: Json, inputs_spec: Json) -> None:
+    """Set the type of each input artifact, in place: the backend sends it blank.
+
+    Backends without ML Metadata send the whole schema as a title; the component's own inputs know better in
+    either case. An output's type arrives, but may be such a title too.
+    """
+    declared = inputs_spec.get("artifacts", {})
+    for name, artifacts in executor_input.get("inputs", {}).get("artifacts", {}).items():
+        for artifact in artifacts.get("artifacts", []):
+            if name in declared:
+                artifact["type"] = declared[name]["artifactType"]
+    for artifacts in executor_input.get("outputs", {}).get("artifacts", {}).values():
+        for artifact in artifacts.get("artifacts", []):
+            title = artifact.get("type", {}).get("schemaTitle", "")
+            if "title:" in title:
+                artifact["type"] = {"instanceSchema": title}
+
+
+def without_drivers_outputs(executor_input: Json) -> None:
+    """Drop the output that the driver adds for the step's log, in place; TFX cannot import its type."""
+    executor_input.get("outputs", {}).get("artifacts", {}).pop(LOGS_OUTPUT, None)
+
+
+def to_local(executor_input: Json, root: str) -> dict[str, str]:
+    """Put the launcher's folders in place of remote URIs, in place, and make the outputs' folders.
+
+    The launcher has downloaded the inputs into these folders and uploads the outputs from there;
+    TensorFlow cannot open the URIs themselves.
+
+    Args:
+        executor_input: the message.
+        root: folder of the launcher's folders.
+
+    Returns:
+        The remote URI of each local one.
+    """
+    remote = {}
+    for side in ("inputs", "outputs"):
+        for artifacts in executor_input.get(side, {}).get("artifacts", {}).values():
+            for artifact in artifacts.get("artifacts", []):
+                uri = artifact.get("uri", "")
+                artifact["uri"] = local_path(uri, root)
+                remote[artifact["uri"]] = uri
+                if side == "outputs":
+                    Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
+    return remote
+
+
+def local_path(uri: str, root: str) -> str:
+    """The launcher's folder for a remote URI; other URIs stay as they are."""
+    for scheme, folder in FOLDERS.items():
+        if uri.startswith(scheme):
+            return f"{root.rstrip('/')}/{folder}{uri.removeprefix(scheme)}"
+    return uri
+
+
+def to_remote(executor_output: Json, remote: dict[str, str]) -> None:
+    """Put remote URIs back in place of local ones, also inside metadata, and drop empty metadata.
+
+    Otherwise the launcher uploads nothing, with no more than a warning, or fails on a null.
+
+    Args:
+        executor_output: the message, changed in place.
+        remote: the remote URI of each local one.
+    """
+    # The longest first: an output may lie inside another one's folder.
+    known = sorted(remote, key=len, reverse=True)
+
+    def back(text: str) -> str:
+        for local in known:
+            if local and (text == local or text.startswith(f"{local}/")):
+                return remote[local] + text[len(local) :]
+        return text
+
+    for artifacts in executor_output.get("artifacts", {}).values():
+        for artifact in artifacts.get("artifacts", []):
+            artifact["uri"] = back(artifact.get("uri", ""))
+            artifact["metadata"] = {
+                key: back(value) if isinstance(value, str) else value
+                for key, value in artifact.get("metadata", {}).items()
+                if value is not None
+            }
+
+
+def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) -> None:
+    """Put the parameters of the run into the node's own, in place; see kubeflow.parameters."""
+    values = executor_input.get("inputs", {}).get("parameterValues", {})
+    declared = inputs_spec.get("parameters", {})
+    for name, value in values.items():
+        # Every number arrives as a double.
+        if declared.get(name, {}).get("parameterType") == "NUMBER_INTEGER":
+            values[name] = int(value)
+    of_run = {
+        name.removeprefix(parameters.PREFIX): values.pop(name)
+        for name in list(values)
+        if name.startswith(parameters.PREFIX)
+    }
+    parameters.fill(values, bound, of_run)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one step: the launcher's message in, TFX's executor, the launcher's file out.
+
+    Exit code: 0, 1 where the executor failed (its message is the last line), 143 after SIGTERM.
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
+    )
+    parser = argparse.ArgumentParser(prog="kubeflow.entrypoint", allow_abbrev=False)
+    parser.add_argument("--executor_class_path", required=True)
+    parser.add_argument("--json_serialized_invocation_args", required=True)
+    parser.add_argument("--json_serialized_inputs_spec_args", required=True)
+    parser.add_argument(parameters.FLAG, default="[]")
+    arguments, beam_args = parser.parse_known_args(argv)
+    name = arguments.executor_class_path
+    scratch = Path(tempfile.mkdtemp(prefix="mnist-step-"))
+    try:
+        with environment.settled(scratch):
+            run_step(arguments, beam_args)
+    except Terminated:
+        _exit(TERMINATED, f"{name}: terminated; nothing is handed on")
+    except Exception as error:
+        logging.exception("the step failed")
+        _exit(1, f"{name} failed: {type(error).__name__}: {error}")
+    _exit(0, f"{name}: done")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. No Exception, so that no executor takes it for a fault of its own."""
+
+
+def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
+    """Adapt the message, run the executor, adapt its answer; a step that fails leaves no outputs."""
+    executor_input = json.loads(arguments.json_serialized_invocation_args)
+    inputs_spec = json.loads(arguments.json_serialized_inputs_spec_args)
+    with_types(executor_input, inputs_spec)
+    without_drivers_outputs(executor_input)
+    fill_parameters(executor_input, inputs_spec, json.loads(arguments.runtime_parameters))
+    remote = to_local(executor_input, os.environ.get(ROOT_VARIABLE, "/"))
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    arguments.json_serialized_invocation_args = json.dumps(executor_input)
+    with _no_half_written_outputs(executor_input, output_file):
+        with environment.heavy_imports():
+            from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+        kubeflow_v2_run_executor._run_executor(arguments, beam_args)
+        executor_output = json.loads(output_file.read_text())
+        to_remote(executor_output, remote)
+        _write(output_file, json.dumps(executor_output, indent=2))
+
+
+@contextmanager
+def _no_half_written_outputs(executor_input: Json, output_file: Path) -> Iterator[None]:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except BaseException:
+        output_file.unlink(missing_ok=True)
+        for artifacts in executor_input["outputs"].get("artifacts", {}).values():
+            for artifact in artifacts["artifacts"]:
+                shutil.rmtree(artifact["uri"], ignore_errors=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def _exit(code: int, last_line: str) -> NoReturn:
+    """End the process at once: libraries leave threads behind that would keep a failed step alive."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.write(f"{last_line}\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
