@@ -8,6 +8,7 @@ from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
 from pipeline.commands.query import query
 from pipeline.commands.run import run
+from pipeline.commands.submit import schedule, submit
 from serving.command import serve
 
 
@@ -20,4 +21,6 @@ main.add_command(compile_command)
 main.add_command(data)
 main.add_command(query)
 main.add_command(run)
+main.add_command(schedule)
 main.add_command(serve)
+main.add_command(submit)

@@ -1,0 +1,376 @@
+"""From a compiled file to a run on a cluster: check its parameters, start it, schedule it, follow it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from kubeflow.api import Api, ApiError, explained, passing, quiet
+
+SUCCEEDED, FAILED, SKIPPED, CANCELED = "SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"
+RUNNING, PENDING = "RUNNING", "PENDING"
+FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELED})
+# The server gives a time before this one to what has not happened yet.
+EPOCH = datetime(1971, 1, 1, tzinfo=UTC)
+SILENCE_S = 300.0  # how long a server may be away while a run is followed
+
+Types = pipeline_spec_pb2.ParameterType
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_CRON_FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
+
+
+class SubmitError(ValueError):
+    """A compiled file or an option that cannot be used: one line for a person."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        path: the file.
+        name: of the pipeline.
+        parameters: what a run may set, by name.
+        tasks: names of the nodes, in an order in which they can run.
+    """
+
+    path: Path
+    name: str
+    parameters: dict[str, pipeline_spec_pb2.ComponentInputsSpec.ParameterSpec]
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is started; what is None is left to the server or to the compiled file."""
+
+    experiment: str | None = None
+    name: str | None = None
+    pipeline_root: str | None = None
+    service_account: str | None = None
+    cache: bool | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When runs start: exactly one of `cron` and `every_s`.
+
+    Attributes:
+        cron: six fields, seconds first.
+        every_s: seconds between two starts.
+        catch_up: start the runs that were missed while the schedule was off or the server away.
+        max_concurrency: runs of this schedule at the same time.
+        start: of the schedule, RFC 3339; None: now.
+        end: of the schedule, RFC 3339; None: never.
+    """
+
+    cron: str | None = None
+    every_s: int | None = None
+    catch_up: bool = False
+    max_concurrency: int = 1
+    start: str | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node of a run; seconds are None until it has begun."""
+
+    name: str
+    state: str = PENDING
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as it stands."""
+
+    run_id: str
+    name: str
+    state: str
+    nodes: tuple[NodeState, ...]
+    error: str = ""
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the nodes that failed."""
+        return [node.name for node in self.nodes if node.state == FAILED]
+
+
+def read_package(path: Path) -> Package:
+    """Read a compiled file.
+
+    Raises:
+        SubmitError: where it is no PipelineSpec 2.1.0 in YAML.
+        OSError: where it cannot be read.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise SubmitError(f"{path}: the file of a compiled pipeline ends in .yaml")
+    spec = pipeline_spec_pb2.PipelineSpec()
+    try:
+        document = next(yaml.safe_load_all(path.read_text()), None)
+        if not isinstance(document, dict) or "root" not in document:
+            raise SubmitError(f"{path} is not a compiled pipeline: make one with `mnist compile -o {path}`")
+        json_format.ParseDict(document, spec)
+    except (yaml.YAMLError, json_format.ParseError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SubmitError(f"{path} is not a compiled pipeline: {reason}") from None
+    if spec.schema_version != "2.1.0":
+        raise SubmitError(f"{path} has schema {spec.schema_version or '?'}; Kubeflow Pipelines reads 2.1.0")
+    return Package(
+        path,
+        spec.pipeline_info.name,
+        dict(spec.root.input_definitions.parameters),
+        tuple(_in_order(json_format.MessageToDict(spec.root.dag).get("tasks", {}))),
+    )
+
+
+def arguments(package: Package, settings: Iterable[str]) -> dict[str, Any]:
+    """The parameters of a run from `name=value` settings, each in the type that the pipeline declares.
+
+    Raises:
+        SubmitError: for an unknown name, a value of the wrong type, or a parameter that has no value.
+    """
+    given: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise SubmitError(f"{setting!r} is not of the form name=value")
+        if name not in package.parameters:
+            near = difflib.get_close_matches(name, package.parameters, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(package.parameters))}"
+            raise SubmitError(f"{package.path} has no parameter {name!r}: {hint}")
+        given[name] = _value(name, text, package.parameters[name].parameter_type)
+    missing = [
+        name
+        for name, spec in sorted(package.parameters.items())
+        if name not in given and not spec.HasField("default_value") and not spec.is_optional
+    ]
+    if missing:
+        raise SubmitError(f"{package.path} needs a value for {', '.join(missing)}: --param {missing[0]}=…")
+    return given
+
+
+def seconds(text: str) -> int:
+    """The seconds of "90s", "30m", "6h" or "1d"; raises SubmitError."""
+    match = re.fullmatch(r"([0-9]+)([smhd])", text)
+    if not match or not int(match[1]):
+        raise SubmitError(f"{text!r} is no interval: write 30m, 6h or 1d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def cron(text: str) -> str:
+    """A cron expression as Kubeflow reads it: six fields, seconds first; raises SubmitError."""
+    fields = text.split()
+    if len(fields) == 5:
+        raise SubmitError(f"{text!r} has 5 fields; Kubeflow reads 6, seconds first: '0 {text}'")
+    if len(fields) != 6 or not all(_CRON_FIELD.match(field) for field in fields):
+        raise SubmitError(f"{text!r} is no cron expression: second minute hour day month weekday")
+    return text
+
+
+def moment(text: str | None) -> str | None:
+    """A point in time as RFC 3339, None for None; raises SubmitError."""
+    if text is None:
+        return None
+    try:
+        time_given = datetime.fromisoformat(text)
+    except ValueError:
+        raise SubmitError(f"{text!r} is no time: write 2030-01-31T00:00:00Z") from None
+    if time_given.tzinfo is None:
+        raise SubmitError(f"{text!r} has no time zone: write {text}Z for UTC")
+    return time_given.isoformat()
+
+
+def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str, Any]) -> str:
+    """Start a run; returns its id.
+
+    Raises:
+        ApiError: where the server does not take it.
+    """
+    experiment_id = _experiment(api, options.experiment or package.name)
+    with explained(api.host, "start a run"), quiet():
+        run = api.client.run_pipeline(
+            experiment_id=experiment_id,
+            job_name=options.name or _name_for_now(package),
+            pipeline_package_path=str(package.path),
+            params=parameters,
+            pipeline_root=options.pipeline_root,
+            enable_caching=options.cache,
+            service_account=options.service_account,
+        )
+    return str(run.run_id)
+
+
+def schedule(
+    api: Api, package: Package, options: RunOptions, parameters: dict[str, Any], when: Schedule
+) -> str:
+    """Start a run again and again; returns the schedule's id.
+
+    Raises:
+        ApiError: where the server does not take it.
+    """
+    experiment_id = _experiment(api, options.experiment or package.name)
+    with explained(api.host, "make a schedule"), quiet():
+        recurring = api.client.create_recurring_run(
+            experiment_id=experiment_id,
+            job_name=options.name or package.name,
+            start_time=when.start,
+            end_time=when.end,
+            interval_second=when.every_s,
+            cron_expression=when.cron,
+            max_concurrency=when.max_concurrency,
+            no_catchup=not when.catch_up,
+            params=parameters,
+            pipeline_package_path=str(package.path),
+            pipeline_root=options.pipeline_root,
+            enable_caching=options.cache,
+            service_account=options.service_account,
+        )
+    return str(recurring.recurring_run_id)
+
+
+def status(api: Api, run_id: str) -> RunState:
+    """A run as it stands.
+
+    Raises:
+        ApiError: where there is no such run, or no way to see it.
+    """
+    with explained(api.host, f"show the run {run_id}"):
+        return run_state(api.get_run(run_id))
+
+
+def follow(
+    api: Api, run_id: str, poll_s: float = 5.0, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[RunState]:
+    """A run as it stands, again and again until it has ended.
+
+    kfp's own `wait_for_run_completion` says nothing of the nodes, and never returns for a cancelled run.
+    A server that is away for a while is waited for.
+
+    Raises:
+        ApiError: where the server refuses, or is away for more than five minutes.
+    """
+    away_since: float | None = None
+    while True:
+        try:
+            state = run_state(api.get_run(run_id))
+        except Exception as error:
+            now = time.monotonic()
+            away_since = away_since or now
+            if not passing(error) or now - away_since > SILENCE_S:
+                with explained(api.host, f"show the run {run_id}"):
+                    raise
+        else:
+            away_since = None
+            yield state
+            if state.state in FINAL:
+                return
+        sleep(poll_s)
+
+
+def _in_order(tasks: dict[str, Any]) -> Iterator[str]:
+    """Names of the tasks of a DAG (as JSON), each after those that it depends on."""
+    left = {
+        name: {
+            *task.get("dependentTasks", ()),
+            *(
+                artifact.get("taskOutputArtifact", {}).get("producerTask", "")
+                for artifact in task.get("inputs", {}).get("artifacts", {}).values()
+            ),
+        }
+        for name, task in sorted(tasks.items())
+    }
+    while left:
+        ready = [name for name, needs in left.items() if not needs & left.keys()]
+        if not ready:
+            raise SubmitError(f"these nodes wait for each other: {', '.join(left)}")
+        for name in ready:
+            del left[name]
+        yield from ready
+
+
+def _value(name: str, text: str, kind: int) -> Any:
+    try:
+        match kind:
+            case Types.NUMBER_INTEGER:
+                return int(text)
+            case Types.NUMBER_DOUBLE:
+                return float(text)
+            case Types.BOOLEAN:
+                return {"true": True, "false": False}[text.lower()]
+            case Types.LIST | Types.STRUCT:
+                value = json.loads(text)
+                if not isinstance(value, list if kind == Types.LIST else dict):
+                    raise ValueError
+                return value
+    except (ValueError, KeyError):
+        wanted = Types.ParameterTypeEnum.Name(kind).lower().replace("_", " ")
+        raise SubmitError(f"{name} takes a {wanted}, not {text!r}") from None
+    return text
+
+
+def _experiment(api: Api, name: str) -> str:
+    """The id of an experiment, made where there is none of that name."""
+    with explained(api.host, f"use the experiment {name!r}"), quiet():
+        try:
+            return str(api.client.create_experiment(name, namespace=api.namespace).experiment_id)
+        except ValueError as error:  # several of that name
+            raise ApiError(f"{api.host}: {error}") from None
+
+
+def _name_for_now(package: Package) -> str:
+    return f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def run_state(run: kfp_server_api.V2beta1Run) -> RunState:
+    """What a run and its steps come to, in words of nodes."""
+    details = (run.run_details and run.run_details.task_details) or []
+    # The server gives back what it was given: one document, or two under names of their own.
+    spec = (run.pipeline_spec or {}).get("pipeline_spec") or run.pipeline_spec or {}
+    names = list(_in_order(spec.get("root", {}).get("dag", {}).get("tasks", {})))
+    if not names:  # started from an uploaded pipeline, whose spec is not part of the run
+        drivers = {detail.display_name for detail in details}
+        begun = sorted(details, key=lambda detail: detail.start_time or EPOCH)
+        names = [d.display_name for d in begun if f"{d.display_name}-driver" in drivers - {"root-driver"}]
+    return RunState(
+        str(run.run_id),
+        run.display_name or "",
+        run.state or PENDING,
+        tuple(_node_state(name, details) for name in names),
+        (run.error and run.error.message) or "",
+    )
+
+
+def _node_state(name: str, details: list[kfp_server_api.V2beta1PipelineTaskDetail]) -> NodeState:
+    """What the steps of a node come to: its driver, which looks into the cache, and its own container."""
+    node = NodeState(name)
+    steps = {detail.display_name: detail for detail in details}
+    for step in (steps.get(f"{name}-driver"), steps.get(name)):
+        if step is None:
+            continue
+        state = step.state or PENDING
+        # A driver that is done is not a node that is done.
+        if state in (SUCCEEDED, SKIPPED) and step.display_name != name:
+            state = RUNNING
+        begun = step.start_time and step.start_time > EPOCH and step.start_time
+        ended = step.end_time and step.end_time > EPOCH and step.end_time
+        spent = ((ended or datetime.now(UTC)) - begun).total_seconds() if begun else None
+        if node.seconds is not None and spent is not None:
+            spent += node.seconds
+        node = replace(node, state=state, seconds=spent if spent is not None else node.seconds)
+        if state == FAILED:
+            break
+    return node
