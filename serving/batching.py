@@ -164,9 +164,10 @@ class Batcher:
                     self._lead(task)
                 else:
                     self._wait(task)
-        except BaseException:
-            self._give_up(task)
-            raise
+        finally:
+            # It may have been given a place and an answer at once, or it has run out of time.
+            if task.has_place or not task.is_taken:
+                self._leave(task)
         if isinstance(task.result, ServingError):
             raise task.result
         return task.result
@@ -196,7 +197,7 @@ class Batcher:
             raise deadline_exceeded()
         task.wake.clear()
 
-    def _give_up(self, task: Task) -> None:
+    def _leave(self, task: Task) -> None:
         """Leave the queue, and leave the place to others."""
         with self._lock:
             if not task.is_taken:

@@ -70,6 +70,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     type=click.Path(path_type=Path),
     help="Written when every model answers: JSON with host, rest_port and grpc_port.",
 )
+@click.option(
+    "--samples-dir",
+    type=click.Path(path_type=Path),
+    default=Path("var/data/mnist"),
+    show_default=True,
+    help="Folder of IDX files; the page at / shows some of its test set, if it is there.",
+)
 @click.option("--quiet", is_flag=True, help="Warnings only.")
 def serve(
     model_dir: Path,
@@ -89,6 +96,7 @@ def serve(
     log_requests: Path | None,
     log_sampling_rate: float,
     ready_file: Path | None,
+    samples_dir: Path,
     quiet: bool,
 ) -> None:
     """Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."""
@@ -121,6 +129,7 @@ def serve(
             limits=Limits(max_body_bytes=max_request_mb * 2**20, request_timeout_s=rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             access_log=access_log,
+            samples_dir=samples_dir,
             request_log=RequestLogConfig(log_requests, log_sampling_rate) if log_requests else None,
         )
         run(config, lambda at: _say_listening(config, at), lambda at: _say_ready(config, at, ready_file))

@@ -195,18 +195,14 @@ class Loader:
         wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def status(self, name: str, version: int | None, label: str | None = None) -> list[VersionStatus]:
+    def status(self, name: str, version: int | None) -> list[VersionStatus]:
         """What is known of a model's versions, newest first.
 
         Raises:
-            ServingError: NOT_FOUND or INVALID_ARGUMENT, in TF Serving's words.
+            ServingError: NOT_FOUND, in TF Serving's words.
         """
         with self._lock:
             model = self._models.get(name)
-            if label is not None:
-                if model is None or label not in model.config.labels:
-                    raise invalid(f"Unrecognized servable version label: {label}")
-                version = model.config.labels[label]
             found = {
                 number: VersionStatus(number, each.state, each.error)
                 for number, each in (model.versions.items() if model else ())

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from tensorflow_serving.apis import (
@@ -87,7 +87,12 @@ class RestApp:
     """The ASGI application."""
 
     def __init__(
-        self, service: Service, recorder: Recorder, limits: Limits | None = None, web: Path = WEB
+        self,
+        service: Service,
+        recorder: Recorder,
+        limits: Limits | None = None,
+        web: Path = WEB,
+        samples: bytes | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -96,11 +101,16 @@ class RestApp:
             recorder: keeps count.
             limits: what a client may ask.
             web: a folder of static files, served at `/` when it is there.
+            samples: what serving.samples makes for the page.
         """
         self._service = service
         self._recorder = recorder
         self._limits = limits or Limits()
-        pages = [Mount("/", StaticFiles(directory=web, html=True))] if web.is_dir() else []
+        pages: list[BaseRoute] = []
+        if samples is not None:
+            pages.append(Route("/samples.json", lambda _: Response(samples, media_type="application/json")))
+        if web.is_dir():
+            pages.append(Mount("/", StaticFiles(directory=web, html=True)))
         self._threads = ThreadPoolExecutor(self._limits.threads, "rest")
         self._in_flight = 0
         self._pages = Starlette(routes=pages)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from serving.errors import Code, ServingError
+from serving.errors import Code, ServingError, invalid
 from serving.signatures import Signature
 
 # TF Serving's default set of tags.
@@ -121,6 +121,9 @@ class Servable:
             return self._callables[key](*values)
         except tf.errors.OpError as error:
             raise as_serving_error(error) from error
+        except UnicodeDecodeError as error:
+            # TensorFlow quotes the request in its message, and fails to make a str of it.
+            raise invalid(error.object.decode("utf-8", "replace")) from None
 
     def _callable(self, signature: Signature, outputs: tuple[str, ...]) -> Callable[..., Any]:
         return self._session.make_callable(

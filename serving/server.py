@@ -25,6 +25,7 @@ from serving.recorder import AccessLog, Recorder
 from serving.request_log import RequestLog, RequestLogConfig
 from serving.rest import Limits, RestApp
 from serving.rpc import ModelServicer, PredictionServicer
+from serving.samples import from_test_set
 from serving.service import Service
 from serving.tls import Tls
 from serving.warmup import warm_up
@@ -48,6 +49,7 @@ class ServerConfig:
     tls: Tls | None = None
     access_log: Path | None = None
     request_log: RequestLogConfig | None = None
+    samples_dir: Path | None = None  # of IDX files, for the page
     grpc_threads: int = 64  # that work on requests
     max_concurrent_requests: int = 1024  # at each port; more are refused
     max_connections: int = 4096  # at the REST port
@@ -108,7 +110,8 @@ async def _serve(
     healths = health.HealthServicer()
     _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
     rpc = _grpc_server(config, service, recorder, healths)
-    app = RestApp(service, recorder, config.limits)
+    samples = from_test_set(config.samples_dir) if config.samples_dir else None
+    app = RestApp(service, recorder, config.limits, samples=samples)
     http = http_server.create(app, config.tls, config.max_connections, config.drain_s)
     with _listen(config.host, config.rest_port) as listener:
         grpc_port = _open_grpc(rpc, config)

@@ -128,7 +128,9 @@ class Service:
         """The state of a model's versions, newest first."""
         response = get_model_status_pb2.GetModelStatusResponse()
         spec = request.model_spec
-        for each in self._loader.status(spec.name, *_version_and_label(spec)):
+        # Like TF Serving, a status knows no labels.
+        version, _ = _version_and_label(spec)
+        for each in self._loader.status(spec.name, version):
             line = response.model_version_status.add()
             line.version = each.version
             line.state = each.state.value
