@@ -177,6 +177,9 @@ def _path(target: Target) -> str:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
+    for file in (tls.ca, tls.certificate, tls.key):
+        if file is not None:
+            file.open().close()  # an error of ssl does not say which file it is about
     context = ssl.create_default_context(cafile=tls.ca)
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)

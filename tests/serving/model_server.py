@@ -23,6 +23,14 @@ class Server:
     process: subprocess.Popen[bytes]
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server, and the version of the model `mnist` that it serves."""
+
+    server: Server
+    version: int
+
+
 @contextmanager
 def running(model_dir: Path, scratch: Path, *arguments: str) -> Iterator[Server]:
     """Serve a folder of versions on free ports; stopped at the end."""
