@@ -44,6 +44,9 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--max-request-mb", default=256, show_default=True, help="Largest request, unpacked.")
 @click.option("--rest-timeout", default=30.0, show_default=True, help="Seconds for a REST answer.")
+@click.option(
+    "--arrival-timeout", default=10.0, show_default=True, help="Seconds for a REST request to arrive."
+)
 @click.option("--tls-cert", type=FILE, help="Certificate (PEM): both ports speak TLS.")
 @click.option("--tls-key", type=FILE, help="Its key (PEM).")
 @click.option(
@@ -89,6 +92,7 @@ def serve(
     batching_parameters_file: Path | None,
     max_request_mb: int,
     rest_timeout: float,
+    arrival_timeout: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -126,7 +130,7 @@ def serve(
             rest_port=rest_port,
             grpc_port=grpc_port,
             batching=batching,
-            limits=Limits(max_body_bytes=max_request_mb * 2**20, request_timeout_s=rest_timeout),
+            limits=Limits(max_request_mb * 2**20, arrival_timeout, rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             access_log=access_log,
             samples_dir=samples_dir,

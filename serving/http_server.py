@@ -17,13 +17,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serving.tls import Tls
 
-HEAD_TIMEOUT_S = 10.0
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class ImpatientProtocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose request line and headers do not arrive in time."""
 
+    head_timeout_s: float
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -46,7 +46,7 @@ class ImpatientProtocol(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+            self._timer = self.loop.call_later(self.head_timeout_s, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -68,13 +68,16 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def create(app: ASGIApp, tls: Tls | None, max_connections: int, drain_s: float) -> HttpServer:
+def create(
+    app: ASGIApp, tls: Tls | None, max_connections: int, head_timeout_s: float, drain_s: float
+) -> HttpServer:
     """A server for an application; it is given its socket when it is run.
 
     Args:
         app: the application.
         tls: certificate and key, when it speaks TLS.
         max_connections: more are answered 503.
+        head_timeout_s: how long the head of a request may take to arrive.
         drain_s: how long a shutdown waits for requests in flight.
     """
     options: dict[str, Any] = {}
@@ -85,7 +88,7 @@ def create(app: ASGIApp, tls: Tls | None, max_connections: int, drain_s: float) 
     return HttpServer(
         uvicorn.Config(
             app,
-            http=ImpatientProtocol,
+            http=type("Protocol", (ImpatientProtocol,), {"head_timeout_s": head_timeout_s}),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from serving.errors import Code, ServingError, invalid
 from serving.signatures import Tensor
+from serving.tensors import MAX_RANK
 
 BASE64 = "b64"
 BYTES_SUFFIX = "_bytes"  # outputs with such a name hold bytes, not text
@@ -224,6 +225,8 @@ def _dense(value: Any, dtype: tf.DType) -> np.ndarray:
                     f" expected size: {size}"
                 )
         shape.append(size)
+        if len(shape) > MAX_RANK:
+            raise invalid(f"Encountered list at unexpected level: {len(shape)} expected < {MAX_RANK}")
         level = list(chain.from_iterable(level))
     return _leaves(level, dtype, len(shape)).reshape(shape)
 

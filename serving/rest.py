@@ -68,10 +68,10 @@ class Limits:
     """What a client may ask of the REST API."""
 
     max_body_bytes: int = 256 * 2**20  # unpacked
-    body_timeout_s: float = 30.0  # for a body to arrive
+    arrival_timeout_s: float = 10.0  # for a head to arrive, and for a body
+    answer_timeout_s: float = 30.0  # as TF Serving's --rest_api_timeout_in_ms
     max_in_flight: int = 1024  # more requests at a time are refused
     threads: int = 64  # that work on requests
-    request_timeout_s: float = 30.0  # for an answer, as TF Serving's --rest_api_timeout_in_ms
 
 
 class HttpError(ServingError):
@@ -158,7 +158,7 @@ class RestApp:
         Raises:
             ServingError: of any kind.
         """
-        caller = Caller(time.monotonic() + self._limits.request_timeout_s)
+        caller = Caller(time.monotonic() + self._limits.answer_timeout_s)
         pattern = {"POST": PREDICTION, "GET": STATUS}.get(method)
         match = pattern.fullmatch(path) if pattern else None
         kind = ((match.group(4) if match else None) or "status").lower()
@@ -228,7 +228,7 @@ class RestApp:
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if packed else None
         chunks, size = [], 0
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limits.body_timeout_s
+        deadline = loop.time() + self._limits.arrival_timeout_s
         while True:
             try:
                 message = await asyncio.wait_for(receive(), deadline - loop.time())

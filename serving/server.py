@@ -77,8 +77,10 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         on_ready: called when every model answers.
 
     Raises:
-        OSError: when a port cannot be opened.
+        OSError: when a port cannot be opened, or a file for TLS or a log cannot be used.
     """
+    if config.tls is not None:
+        config.tls.check()
     with ExitStack() as stack:
         metrics = Metrics()
         access_log = AccessLog(config.access_log) if config.access_log else None
@@ -112,7 +114,9 @@ async def _serve(
     rpc = _grpc_server(config, service, recorder, healths)
     samples = from_test_set(config.samples_dir) if config.samples_dir else None
     app = RestApp(service, recorder, config.limits, samples=samples)
-    http = http_server.create(app, config.tls, config.max_connections, config.drain_s)
+    http = http_server.create(
+        app, config.tls, config.max_connections, config.limits.arrival_timeout_s, config.drain_s
+    )
     with _listen(config.host, config.rest_port) as listener:
         grpc_port = _open_grpc(rpc, config)
         addresses = Addresses(config.host, listener.getsockname()[1], grpc_port)

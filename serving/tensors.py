@@ -17,7 +17,7 @@ from serving.errors import Code, ServingError, invalid
 
 # A TensorProto may give one value for any shape; this bounds what such a message can blow up to.
 MAX_FILLED_ELEMENTS = 2**24
-MAX_RANK = 254  # TensorFlow's own
+MAX_RANK = 32  # every NumPy's; TensorFlow's own is 254
 
 _FIELDS: dict[tf.DType, str] = {
     tf.float32: "float_val",
