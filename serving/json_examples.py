@@ -83,7 +83,7 @@ def _feature_value(item: Any, name: str) -> tuple[str, Any]:
     if isinstance(item, float):
         return "float_list", item
     if isinstance(item, str):
-        return "bytes_list", item.encode("utf-8", "surrogatepass")
+        return "bytes_list", item.encode()
     if is_base64(item):
         return "bytes_list", decode_base64(item)
     raise invalid(f"Feature: {name} has element with unexpected JSON type: {_type_name(item)}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -66,7 +65,13 @@ def _parse_leniently(body: bytes) -> Any:
     if start == len(text):
         raise invalid("JSON Parse error: The document is empty")
     try:
-        return json.JSONDecoder().raw_decode(text, start)[0]
+        document = json.JSONDecoder().raw_decode(text, start)[0]
+        if "\\ud" in text.lower():
+            # Halves of surrogate pairs, which are no text, must not get any further.
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
+    except UnicodeEncodeError:
+        raise _parse_error("The surrogate pair in string is invalid.", start) from None
     except json.JSONDecodeError as error:
         reason = _PARSE_ERRORS.get(error.msg)
         if reason is None and "delimiter" in error.msg:
@@ -261,12 +266,7 @@ def _leaves(values: list[Any], dtype: tf.DType, depth: int) -> np.ndarray:
 
 def _string(value: Any) -> bytes:
     if type(value) is str:
-        try:
-            return value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise invalid(
-                "JSON Parse error: The surrogate pair in string is invalid. at offset: 0"
-            ) from None
+        return value.encode()
     if not is_base64(value):
         if isinstance(value, dict):
             raise invalid(f"JSON Value: {_quoted(value)} not formatted correctly for base64 data")
@@ -342,7 +342,7 @@ def _quoted(value: Any) -> str:
                 break
     except RecursionError:
         pass
-    return re.sub(r"[\ud800-\udfff]", "\ufffd", text[:MAX_QUOTED])
+    return text[:MAX_QUOTED]
 
 
 def predictions(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
