@@ -127,11 +127,8 @@ def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) 
         # Every number arrives as a double.
         if declared.get(name, {}).get("parameterType") == "NUMBER_INTEGER":
             values[name] = int(value)
-    of_run = {
-        name.removeprefix(parameters.PREFIX): values.pop(name)
-        for name in list(values)
-        if name.startswith(parameters.PREFIX)
-    }
+    names = {name for binding in bound for name in parameters.names_in(binding["template"])}
+    of_run = {name: values.pop(parameters.PREFIX + name) for name in names}
     parameters.fill(values, bound, of_run)
 
 

@@ -6,6 +6,7 @@ import click
 
 from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
+from pipeline.commands.kubeflow import kubeflow
 from pipeline.commands.query import query
 from pipeline.commands.run import run
 from pipeline.commands.submit import schedule, submit
@@ -19,6 +20,7 @@ def main() -> None:
 
 main.add_command(compile_command)
 main.add_command(data)
+main.add_command(kubeflow)
 main.add_command(query)
 main.add_command(run)
 main.add_command(schedule)

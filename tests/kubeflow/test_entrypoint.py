@@ -148,6 +148,7 @@ def test_parameters_of_the_run_go_into_the_nodes_own() -> None:
         "inputs": {
             "parameterValues": {
                 "shards": 2.0,
+                "run_fn": "trainer.train.run_fn",
                 "custom_config": '{"overrides": {}}',
                 "run_train_steps": 60.0,
                 "run_push_destination": "/serving",
@@ -157,7 +158,7 @@ def test_parameters_of_the_run_go_into_the_nodes_own() -> None:
     }
     entrypoint.fill_parameters(adapted, spec, bound)
     values = adapted["inputs"]["parameterValues"]
-    assert set(values) == {"shards", "custom_config"}
+    assert set(values) == {"shards", "run_fn", "custom_config"}
     assert json.loads(values["custom_config"]) == {"overrides": {"steps": 60}, "folder": "/serving/mnist"}
     assert values["custom_config"].count("60.0") == 0
 
