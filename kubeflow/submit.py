@@ -28,6 +28,7 @@ SILENCE_S = 300.0  # how long a server may be away while a run is followed
 
 Types = pipeline_spec_pb2.ParameterType
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SERVICE_ACCOUNT = re.compile(r"\A(?:#.*\n)*# Service account: (\S+)$", re.MULTILINE)
 _CRON_FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
 
 
@@ -44,12 +45,15 @@ class Package:
         name: of the pipeline.
         parameters: what a run may set, by name.
         tasks: names of the nodes, in an order in which they can run.
+        service_account: of the pods, as `mnist compile` noted it; None: the server's own. It is part of a
+            run, not of a pipeline, so the file holds it in a comment.
     """
 
     path: Path
     name: str
     parameters: dict[str, pipeline_spec_pb2.ComponentInputsSpec.ParameterSpec]
     tasks: tuple[str, ...]
+    service_account: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ def read_package(path: Path) -> Package:
         raise SubmitError(f"{path}: the file of a compiled pipeline ends in .yaml")
     spec = pipeline_spec_pb2.PipelineSpec()
     try:
-        document = next(yaml.safe_load_all(path.read_text()), None)
+        text = path.read_text()
+        document = next(yaml.safe_load_all(text), None)
         if not isinstance(document, dict) or "root" not in document:
             raise SubmitError(f"{path} is not a compiled pipeline: make one with `mnist compile -o {path}`")
         json_format.ParseDict(document, spec)
@@ -134,6 +139,7 @@ def read_package(path: Path) -> Package:
         spec.pipeline_info.name,
         dict(spec.root.input_definitions.parameters),
         tuple(_in_order(json_format.MessageToDict(spec.root.dag).get("tasks", {}))),
+        account[1] if (account := _SERVICE_ACCOUNT.search(text)) else None,
     )
 
 
@@ -209,7 +215,7 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
             params=parameters,
             pipeline_root=options.pipeline_root,
             enable_caching=options.cache,
-            service_account=options.service_account,
+            service_account=options.service_account or package.service_account,
         )
     return str(run.run_id)
 
@@ -237,7 +243,7 @@ def schedule(
             pipeline_package_path=str(package.path),
             pipeline_root=options.pipeline_root,
             enable_caching=options.cache,
-            service_account=options.service_account,
+            service_account=options.service_account or package.service_account,
         )
     return str(recurring.recurring_run_id)
 

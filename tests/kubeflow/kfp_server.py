@@ -7,7 +7,6 @@ parsed into PipelineSpec and PlatformSpec. What is answered is made from the sam
 from __future__ import annotations
 
 import json
-import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ import kfp_server_api
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tests.kubeflow import openapi
+
 Json = Any
 PAGE = b"<html>please log in</html>"
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,32 +36,12 @@ class RefusedError(Exception):
         self.status = status
 
 
-def check(value: Json, kind: str, where: str = "body") -> None:
-    """Refuse what a model of kfp-server-api has not, or has with another type."""
-    if nested := re.fullmatch(r"list\[(.+)\]|dict\(str, (.+)\)", kind):
-        inner, container = nested[1] or nested[2], list if nested[1] else dict
-        _expect(isinstance(value, container), f"{where} is no {container.__name__}")
-        for key, item in enumerate(value) if container is list else value.items():
-            check(item, inner, f"{where}.{key}")
-    elif kind == "object":
-        pass
-    elif kind == "datetime":
-        _expect(isinstance(value, str) and datetime.fromisoformat(value).tzinfo, f"{where} is no time")
-    elif kind == "bool":
-        _expect(isinstance(value, bool), f"{where} is no bool")
-    elif kind == "str":
-        # The API writes 64-bit integers as strings and takes either.
-        _expect(isinstance(value, str | int) and not isinstance(value, bool), f"{where} is no string")
-    else:
-        model = getattr(kfp_server_api, kind)
-        if hasattr(model, "allowable_values"):
-            _expect(value in model.allowable_values, f"{where} is none of {model.allowable_values}")
-            return
-        _expect(isinstance(value, dict), f"{where} is no object")
-        types = {model.attribute_map[name]: inner for name, inner in model.openapi_types.items()}
-        for key, item in value.items():
-            _expect(key in types, f"{where}.{key} is not in {kind}")
-            check(item, types[key], f"{where}.{key}")
+def check(value: Json, kind: str) -> None:
+    """Refuse a body that does not fit its model."""
+    try:
+        openapi.check(value, kind, vars(kfp_server_api), "body")
+    except openapi.SchemaError as error:
+        raise RefusedError(400, f"Invalid input error: {error}") from None
 
 
 def _expect(condition: object, message: str) -> None:

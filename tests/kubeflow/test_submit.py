@@ -20,6 +20,7 @@ from kubeflow.api import Access, connect
 from pipeline.commands import submit as commands
 from pipeline.commands.status import status
 from tests.kubeflow import kfp_server
+from tests.kubeflow.conftest import Compile
 from tests.kubeflow.kfp_server import Look, Server, step
 
 SPEC = {
@@ -136,6 +137,19 @@ def test_a_run_carries_both_documents_and_typed_parameters(server: Server, packa
         "Trainer",
         "Evaluator",
     }
+
+
+def test_the_service_account_is_the_one_that_the_file_was_compiled_for(
+    server: Server, package: Path, compiled: Compile
+) -> None:
+    package.write_text(
+        compiled("kubeflow.service_account=mnist-runner", "data.uri=minio://mlpipeline/data").to_yaml()
+    )
+
+    assert invoke(commands.submit, package, "--host", server.url).exit_code == 0
+    assert invoke(commands.submit, package, "--host", server.url, "--service-account", "ann").exit_code == 0
+
+    assert [sent["service_account"] for sent in server.runs.values()] == ["mnist-runner", "ann"]
 
 
 def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, package: Path) -> None:
