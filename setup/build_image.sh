@@ -1,0 +1,29 @@
+#!/bin/sh
+# Builds the image with Docker, podman or buildah, whichever is there.
+#
+#   setup/build_image.sh [cpu|gpu] [NAME]
+#
+# ENGINE      docker, podman or buildah
+# BASE        the image to start from: Debian 13 or later with a Python 3.11 that has pip
+# BUILD_ARGS  more options for the engine, e.g. "--isolation chroot --network host"
+#
+# Packages come from the index that pip is set up for on this machine; its settings and certificates go in
+# as build secrets, which no layer keeps.
+set -eu
+cd "$(dirname "$0")/.."
+
+target=${1:-cpu}
+name=${2:-mnist-tfx:$target}
+engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah || true)}
+[ -n "$engine" ] || { echo "build_image: install docker, podman or buildah" >&2; exit 2; }
+
+secrets=$(mktemp -d)
+trap 'rm -rf "$secrets"' EXIT
+labels=$("${PYTHON:-python3.11}" -m setup.image_inputs "$secrets")
+
+# The two lists of options are meant to fall apart into words.
+# shellcheck disable=SC2086
+"$engine" build --file Dockerfile --target "$target" --tag "$name" \
+  ${BASE:+--build-arg BASE="$BASE"} $labels \
+  --secret id=pip.conf,src="$secrets/pip.conf" --secret id=ca.pem,src="$secrets/ca.pem" \
+  ${BUILD_ARGS:-} .

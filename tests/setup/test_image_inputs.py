@@ -1,0 +1,64 @@
+"""What the image's builder gives to the Dockerfile."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from setup.image_inputs import CA_IN_BUILD, PACKAGES, code_sha256, write_secrets
+from setup.venv import ROOT
+
+
+def test_the_code_hash_is_of_names_and_contents(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        shutil.copy(ROOT / package / "__init__.py", tmp_path / package)
+    before = code_sha256(tmp_path)
+    (tmp_path / "kubeflow" / "manifests.yaml").write_text("not a module")
+    assert code_sha256(tmp_path) == before
+    module = tmp_path / "kubeflow" / "new.py"
+    module.write_text("")
+    added = code_sha256(tmp_path)
+    module.write_text("x = 1\n")
+    changed = code_sha256(tmp_path)
+    module.rename(tmp_path / "trainer" / "new.py")
+
+    assert len({before, added, changed, code_sha256(tmp_path)}) == 4
+
+
+def test_the_image_has_every_package_that_the_project_installs() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    for package in PACKAGES:
+        assert f"COPY {package} /opt/mnist/app/{package}\n" in dockerfile
+        assert f"!{package}" in kept
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in source.split())
+
+
+def test_secrets_carry_the_index_and_the_certificates_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates = tmp_path / "own.pem"
+    certificates.write_text("-----BEGIN CERTIFICATE-----\n")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:secret@packages.invalid/simple")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates))
+
+    write_secrets(tmp_path)
+
+    settings = (tmp_path / "pip.conf").read_text()
+    assert "index-url = https://user:secret@packages.invalid/simple\n" in settings
+    assert f"cert = {CA_IN_BUILD}\n" in settings
+    assert (tmp_path / "ca.pem").read_text() == certificates.read_text()
+
+
+def test_no_certificates_are_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+
+    write_secrets(tmp_path)
+
+    assert "cert" not in (tmp_path / "pip.conf").read_text()
+    assert (tmp_path / "ca.pem").read_bytes() == b""
