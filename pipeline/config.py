@@ -84,6 +84,18 @@ class GatesConfig(Section):
     class_accuracy: Share = Field(0.93, description="accuracy of each single class")
 
 
+class ServingValidatorConfig(Section):
+    """What a model must show on a server to be pushed."""
+
+    num_examples: PositiveInt = Field(64, description="test examples sent to each signature, by each API")
+    latency_budget_ms: Annotated[float, Field(gt=0)] = Field(
+        1_000.0, description="95 % of requests of one image must be answered within it"
+    )
+    server_binary: str = Field(
+        "", description="path of a tensorflow_model_server; empty: the project's own server"
+    )
+
+
 class PushConfig(Section):
     """Where an accepted model goes."""
 
@@ -119,6 +131,7 @@ class PipelineConfig(Section):
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = TrainerConfig()
     gates: GatesConfig = GatesConfig()
+    serving_validator: ServingValidatorConfig = ServingValidatorConfig()
     push: PushConfig = PushConfig()
     metadata: MetadataConfig = MetadataConfig()
     beam: BeamConfig = BeamConfig()

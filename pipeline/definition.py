@@ -17,6 +17,7 @@ from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
 from components.idx_example_gen.component import IdxExampleGen
 from components.pusher.component import Pusher
+from components.serving_validator.component import ServingValidator
 from pipeline.config import MetadataConfig, PipelineConfig
 from pipeline.evaluation import eval_config
 from pipeline.schema import schema_text
@@ -83,9 +84,17 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         example_splits=[features.TEST],
         eval_config=eval_config(config.gates),
     )
+    serving_validator = ServingValidator(
+        model=trainer.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        split=features.TEST,
+        model_blessing=evaluator.outputs["blessing"],
+        **config.serving_validator.model_dump(),
+    )
     pusher = Pusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(
                 base_directory=str(config.serving_dir) if config.push.to == "folder" else ""
@@ -105,6 +114,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             transform,
             trainer,
             evaluator,
+            serving_validator,
             pusher,
         ],
         enable_cache=config.cache,

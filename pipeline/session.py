@@ -21,6 +21,7 @@ class Outcome:
 
     error: str | None = None
     verdict: verdict.Verdict | None = None
+    not_servable: str | None = None  # why a server did not answer with the model as it should
     pushed: Path | None = None  # the version folder
     all_cached: bool = False
 
@@ -53,8 +54,14 @@ def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
         return artifact
 
     pushed = only_output("Pusher", "pushed_model").custom_properties
+    judged = verdict.read(only_output("Evaluator", "evaluation").uri)
+    served = only_output("ServingValidator", "blessing").custom_properties
     return Outcome(
-        verdict=verdict.read(only_output("Evaluator", "evaluation").uri),
+        verdict=judged,
+        # A model that the Evaluator refused is not served at all.
+        not_servable=served["reason"].string_value
+        if judged.blessed and not served["blessed"].int_value
+        else None,
         pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
         all_cached=all(node.state == local.CACHED for node in nodes.values()),
     )
@@ -73,6 +80,8 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
         console.print("verdict        [bold red]refused[/]: not pushed")
         for gate in judged.failed:
             console.print(f"               {gate}")
+        if outcome.not_servable:
+            console.print(f"               served: {outcome.not_servable}", markup=False, soft_wrap=True)
         console.print(f"log            {_short(log)}")
         return 1
     model = _short(outcome.pushed)

@@ -25,6 +25,7 @@ NODES = [
     "Transform",
     "Trainer",
     "Evaluator",
+    "ServingValidator",
     "Pusher",
 ]
 # A few hundred digits teach enough to pass these gates, and chance (0.1) does not.
@@ -142,6 +143,19 @@ def test_a_model_below_a_gate_is_refused_and_the_served_one_stays(
     assert states(done)["Trainer"] == "cached"
     assert tree(finished / "serving") == served
     assert not Path(finished, "serving", ".pushing").exists()
+
+
+def test_a_model_that_a_server_cannot_answer_with_is_refused(finished: Path, tiny_mnist_dir: Path) -> None:
+    served = tree(finished / "serving")
+    done = run(finished, tiny_mnist_dir, "--set", "serving_validator.latency_budget_ms=0.001")
+    assert done.returncode == 1
+    assert "refused" in done.stdout
+    assert re.search(r"served: rest: 95 % of requests .* over the budget of 0\.001 ms\n", done.stdout), (
+        done.stdout
+    )
+    assert states(done)["Evaluator"] == "cached"
+    assert states(done)["ServingValidator"] == "done"
+    assert tree(finished / "serving") == served
 
 
 def test_labels_beyond_the_announced_classes_are_refused(tmp_path: Path, tiny_mnist_dir: Path) -> None:
