@@ -78,8 +78,8 @@ def to_local(executor_input: Json, root: str) -> dict[str, str]:
                 uri = artifact.get("uri", "")
                 artifact["uri"] = local_path(uri, root)
                 remote[artifact["uri"]] = uri
-                if side == "outputs":
-                    Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
+                if side == "outputs" and not Path(artifact["uri"]).exists():
+                    Path(artifact["uri"]).mkdir(parents=True)
     return remote
 
 
