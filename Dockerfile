@@ -41,6 +41,8 @@ WORKDIR /home/mnist
 CMD ["mnist", "--help"]
 
 FROM common AS gpu
+# CUDA comes with the packages; the driver from the machine: its libraries and nvidia-smi.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=packages-gpu /opt/mnist/env /opt/mnist/env
 COPY --from=app /opt/mnist/app /opt/mnist/app
 USER 10001:10001

@@ -82,7 +82,8 @@ class Server:
         login_page: whether there is a login page in front of it.
         looks: how a run stands at each look; the last one stays. An HTTP status: the server's answer.
         requests: method and path of each call, in order.
-        tokens: the token of each call.
+        tokens: the authorization of each call.
+        namespaces: where experiments were made.
     """
 
     url: str = ""
@@ -96,6 +97,7 @@ class Server:
     recurring: dict[str, Json] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    namespaces: list[str | None] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Json) -> Any:
         """A model of kfp-server-api for one call."""
@@ -112,6 +114,7 @@ class Server:
                 self._may_write()
                 check(body, "V2beta1Experiment")
                 self._needs_namespace(body.get("namespace"))
+                self.namespaces.append(body.get("namespace"))
                 made = kfp_server_api.V2beta1Experiment(
                     experiment_id=str(uuid.uuid4()), display_name=body["display_name"]
                 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubeflow import submit
+from kubeflow import api, submit
 from kubeflow.api import Access, connect
 from pipeline.commands import submit as commands
 from pipeline.commands.status import status
@@ -303,6 +305,28 @@ def test_a_cancelled_run_ends_the_waiting(server: Server, package: Path) -> None
     assert "canceled" in one_line(result)
 
 
+def test_ctrl_c_ends_the_waiting_and_not_the_run(server: Server, package: Path) -> None:
+    server.looks = [Look("RUNNING", [step("Trainer", "RUNNING")])]
+    program = [sys.executable, "-c", "from pipeline.cli import main; main()", "submit", str(package)]
+    with subprocess.Popen(
+        [*program, "--host", server.url, *NEEDED, "--wait", "--poll", "0.05"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        (run_id,) = re.findall(r"run (\S+)\n", process.stdout.readline())
+        while "Trainer" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert out == f"no longer following; the run goes on: mnist kubeflow status {run_id}\n"
+    assert err == ""
+    assert all("terminate" not in request for request in server.requests)
+
+
 def test_waiting_stops_when_the_token_is_no_longer_taken(server: Server, package: Path) -> None:
     server.looks = [Look("RUNNING"), 401]
 
@@ -334,10 +358,12 @@ def test_a_renewed_token_file_is_read_again(server: Server, package: Path, tmp_p
         server.token = "new"
         token_file.write_text("new")
 
-    api = connect(Access(host=server.url, token_file=token_file))
+    connection = connect(Access(host=server.url, token_file=token_file))
     compiled = submit.read_package(package)
-    run_id = submit.submit(api, compiled, submit.RunOptions(), {"data_uri": "minio://mlpipeline/data"})
-    states = [state.state for state in submit.follow(api, run_id, sleep=sleep)]
+    run_id = submit.submit(
+        connection, compiled, submit.RunOptions(), {"data_uri": "minio://mlpipeline/data"}
+    )
+    states = [state.state for state in submit.follow(connection, run_id, sleep=sleep)]
 
     assert states == ["RUNNING", "RUNNING", "SUCCEEDED"]
     assert server.tokens[-1] == "Bearer new"
@@ -380,6 +406,7 @@ def test_several_users_submit_into_their_namespace(server: Server, package: Path
     result = invoke(commands.submit, package, "--host", server.url, *NEEDED, "--namespace", "team-a")
 
     assert result.exit_code == 0, result.output
+    assert server.namespaces == ["team-a"]
     assert len(server.runs) == 1
 
 
@@ -413,6 +440,24 @@ def test_without_an_address_and_outside_a_cluster_the_way_is_told(
 
     assert result.exit_code == 1
     assert "kubectl port-forward" in one_line(result)
+
+
+def test_a_pod_of_the_cluster_needs_no_options(
+    server: Server, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "namespace").write_text("team-a\n")
+    (tmp_path / "token").write_text("projected\n")
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    monkeypatch.setattr(api, "POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(api, "IN_CLUSTER_HOST", server.url)
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    server.token, server.multi_user = "projected", True
+
+    result = invoke(commands.submit, package, *NEEDED)
+
+    assert result.exit_code == 0, result.output
+    assert set(server.tokens) == {"Bearer projected"}
+    assert server.namespaces == ["team-a"]
 
 
 def test_schedules_say_when(server: Server, package: Path) -> None:
