@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ TIMEOUT_S = (10, 60)  # to connect, to answer
 
 class ApiError(Exception):
     """What the API server refused or why it cannot be reached: one line for a person."""
+
+
+class AccessError(ApiError):
+    """An address or a token that cannot be used; nothing was sent."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ def connect(access: Access) -> Api:
     """Open a connection and make sure that Kubeflow Pipelines answers on it.
 
     Raises:
+        AccessError: for an address or a token that cannot be used.
         ApiError: where there is no way in, with what to do about it.
+        OSError: where the token's file cannot be read.
     """
     # urllib3 tells each retry as a warning; the error that ends them tells the same.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -150,22 +157,29 @@ def passing(error: Exception) -> bool:
 def _place(access: Access) -> tuple[str, Path | None]:
     """The server's URL, and the file of a token if there is one."""
     if access.token and access.token_file:
-        raise ApiError("give --token-file or --existing-token, not both")
-    if access.token_file and not access.token_file.is_file():
-        raise ApiError(f"{access.token_file}: no such token file")
+        raise AccessError("give --token-file or --existing-token, not both")
+    if access.token is not None:
+        _check_token(access.token, "--existing-token")
+    if access.token_file:
+        _check_token(access.token_file.read_text(errors="replace").strip(), str(access.token_file))
     host = access.host or os.environ.get("KF_PIPELINES_ENDPOINT")
     if host:
         if "://" not in host:
             host = f"https://{host}"
         return host.rstrip("/"), access.token_file
     if not POD_NAMESPACE.exists():
-        raise ApiError(
+        raise AccessError(
             f"where is Kubeflow Pipelines? Give --host: `{PORT_FORWARD}` makes it http://localhost:8080"
         )
     named = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
     projected = Path(named) if named else POD_TOKEN
     token_file = access.token_file or (projected if projected.exists() and not access.token else None)
     return IN_CLUSTER_HOST.format(BACKEND_NAMESPACE), token_file
+
+
+def _check_token(token: str, where: str) -> None:
+    if not re.fullmatch(r"[!-~]+", token):
+        raise AccessError(f"{where} holds no token: one word of visible characters")
 
 
 def _pod_namespace() -> str | None:

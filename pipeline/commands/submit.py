@@ -132,12 +132,12 @@ def schedule(
 @contextmanager
 def submit_errors() -> Iterator[None]:
     """One line for what a person can mend: exit code 2 before anything was sent, 1 for the server's no."""
-    from kubeflow.api import ApiError
+    from kubeflow.api import AccessError, ApiError
     from kubeflow.submit import SubmitError
 
     try:
         yield
-    except SubmitError as error:
+    except (AccessError, SubmitError) as error:
         fail(error, BAD_INPUT)
     except ApiError as error:
         fail(error, REJECTED)

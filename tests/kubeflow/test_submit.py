@@ -415,6 +415,8 @@ def test_several_users_submit_into_their_namespace(server: Server, package: Path
     [
         ("http://127.0.0.1:1", "nobody listens there"),
         ("http://kubeflow.invalid", "there is no such host; check --host"),
+        ("http://[half", "Failed to parse"),
+        ("ftp://kubeflow", "Not supported URL scheme"),
     ],
 )
 def test_an_unreachable_server_is_one_line(package: Path, host: str, says: str) -> None:
@@ -438,8 +440,21 @@ def test_without_an_address_and_outside_a_cluster_the_way_is_told(
 
     result = invoke(commands.submit, package, *NEEDED)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "kubectl port-forward" in one_line(result)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "two\nlines", "\x7f"])
+def test_what_is_no_token_is_never_sent(server: Server, package: Path, tmp_path: Path, token: str) -> None:
+    (tmp_path / "token").write_text(f"{token}\n")
+    for flag, value in (("--existing-token", token), ("--token-file", tmp_path / "token")):
+        result = invoke(commands.submit, package, "--host", server.url, *NEEDED, flag, value)
+
+        assert result.exit_code == 2
+        assert "holds no token" in one_line(result)
+    both = ("--existing-token", "a", "--token-file", tmp_path / "token")
+    assert invoke(commands.submit, package, "--host", server.url, *NEEDED, *both).exit_code == 2
+    assert server.requests == []
 
 
 def test_a_pod_of_the_cluster_needs_no_options(
