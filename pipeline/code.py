@@ -6,16 +6,28 @@ import hashlib
 from pathlib import Path
 
 import trainer
+from pipeline.config import ConfigError, TrainerConfig
+from trainer import custom
 
 
-def code_hash() -> str:
-    """SHA-256 over the trainer package's sources, so that TFX's cache sees a changed model.
+def code_hash(settings: TrainerConfig) -> str:
+    """SHA-256 over the trainer package's sources and the user's own, so that TFX's cache sees a change.
 
     TFX hashes a `module_file`, but knows a dotted path by its name alone.
+
+    Raises:
+        ConfigError: for a dotted path that leads to no module, before anything runs.
     """
     folder = Path(trainer.__file__).parent
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.py"))}
+    for setting in ("model_fn", "build_network"):
+        if path := getattr(settings, setting):
+            try:
+                files[path] = Path(custom.source_file(path, f"trainer.{setting}"))
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\0".encode())
-        digest.update(path.read_bytes())
+    for name, file in files.items():
+        digest.update(f"{name}\0".encode())
+        digest.update(file.read_bytes())
     return digest.hexdigest()

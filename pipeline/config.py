@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -14,10 +14,12 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    create_model,
     field_validator,
 )
 
 from trainer import features
+from trainer.recipes import Params
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -59,22 +61,36 @@ class DataConfig(Section):
     shards: PositiveInt = Field(2, description="files per split that IdxExampleGen writes")
 
 
-class TrainerConfig(Section):
-    """The recipe, and what to change in it; None keeps the recipe's own value."""
+# A field of the recipe can be set like any other; None keeps the recipe's own value.
+_RECIPE_FIELDS: dict[str, Any] = {
+    name: (annotation | None, Field(None, description="of the recipe: see trainer/recipes.py"))
+    for name, annotation in get_type_hints(Params, include_extras=True).items()
+}
+_RecipeFields: Any = create_model("_RecipeFields", __base__=Section, **_RECIPE_FIELDS)
+
+
+class TrainerConfig(_RecipeFields):
+    """The recipe, what to change in it, and what trains it."""
 
     recipe: str = Field("fast", description="hyper-parameters by name: see trainer/recipes.py")
-    train_steps: PositiveInt | None = Field(None, description="optimizer steps")
-    batch_size: PositiveInt | None = Field(None, description="images per step")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="peak rate")
-    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] | None = Field(
-        None, description="arithmetic of the training step"
+    model_fn: str = Field("", description="dotted path of a model function; empty: trainer.model's")
+    build_network: str = Field(
+        "", description="dotted path of what makes its layers; empty: trainer.model's"
     )
-    seed: NonNegativeInt | None = Field(None, description="of weights, shuffling, augmentation")
-    code: str = Field("", description="hash of the trainer package, so that new code is a new run")
+    gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
+    checkpoint_dir: str = Field(
+        "", description="folder that outlives executions; empty: the model_run artifact"
+    )
+    code: str = Field("", description="hash of the code, so that new code is a new run")
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the recipe, by the names of trainer.recipes.Params."""
-        return self.model_dump(exclude={"recipe", "code"}, exclude_none=True)
+        return self.model_dump(include=set(_RECIPE_FIELDS), exclude_none=True)
+
+    def custom_config(self) -> dict[str, Any]:
+        """What trainer.train.run_fn reads; what is empty is left out."""
+        settings = self.model_dump(exclude=set(_RECIPE_FIELDS), exclude_defaults=True)
+        return settings | {"recipe": self.recipe, "overrides": self.overrides()}
 
 
 class GatesConfig(Section):

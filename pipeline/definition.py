@@ -72,11 +72,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
-        custom_config={
-            "recipe": config.trainer.recipe,
-            "overrides": config.trainer.overrides(),
-            "code": config.trainer.code,
-        },
+        custom_config=config.trainer.custom_config(),
     )
     evaluator = Evaluator(
         examples=example_gen.outputs["examples"],

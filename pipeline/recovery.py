@@ -16,6 +16,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 
 from pipeline.config import SCRATCH
+from trainer.features import CHECKPOINT_FOLDER
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
@@ -72,11 +73,21 @@ def mend(connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline
             # An execution's folders all end in its id: <node>/<output>/<id>, <node>/.system/…/<id>.
             for pattern in (f"*/*/{execution.id}", f"*/.system/*/{execution.id}"):
                 for folder in pipeline_root.glob(pattern):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove_all_but_checkpoints(folder)
             execution.last_known_state = metadata_store_pb2.Execution.CANCELED
         if stale:
             store.put_executions(stale)
         return [execution.id for execution in stale]
+
+
+def _remove_all_but_checkpoints(folder: Path) -> None:
+    # A Trainer takes them up, whatever becomes of the execution.
+    if not (folder / CHECKPOINT_FOLDER).is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != CHECKPOINT_FOLDER:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def mend_in_new_process(pipeline: Pipeline) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.features import CLASSES
+
 TrainOp = Callable[[keras.optimizers.Optimizer], None]
 
 
@@ -118,6 +120,27 @@ def _apply_gradient(
     optimizer.apply(gradients, variables)
 
 
+class ConfusionMatrix(keras.metrics.Metric):
+    """How often each class was taken for which; int64 [C, C], a row for each true class."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(name="confusion", dtype="int64")
+        self._num_classes = num_classes
+        self._counts = self.add_variable((num_classes, num_classes), "zeros", dtype="int64", name="counts")
+
+    def update_state(self, labels: tf.Tensor, classes: tf.Tensor) -> None:
+        """Count int64 [N] labels and predictions; labels beyond the classes are an error."""
+        self._counts.assign_add(
+            tf.math.confusion_matrix(
+                tf.reshape(labels, [-1]), classes, self._num_classes, dtype=self._counts.dtype
+            )
+        )
+
+    def result(self) -> tf.Tensor:
+        """The matrix so far."""
+        return self._counts.value
+
+
 class EstimatorModel(keras.Model):
     """A Keras model whose train, test and predict steps are one model_fn in its three modes.
 
@@ -131,6 +154,7 @@ class EstimatorModel(keras.Model):
         network: keras.Model,
         params: Any,
         metric_names: Sequence[str] = ("accuracy",),
+        num_classes: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Wrap a model function.
@@ -141,6 +165,8 @@ class EstimatorModel(keras.Model):
             params: handed to the model_fn as it is.
             metric_names: the keys of the model_fn's `eval_metric_ops`; their state is made here, because a
                 compiled step must not make variables.
+            num_classes: C, for a confusion matrix of each evaluation, out of the `classes` that the
+                model_fn predicts; None: no matrix.
             **kwargs: keras.Model's own, such as `dtype`, by which it decides on loss scaling.
         """
         super().__init__(**kwargs)
@@ -149,6 +175,9 @@ class EstimatorModel(keras.Model):
         self._params = params
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._means = {name: keras.metrics.Mean(name=name) for name in metric_names}
+        self.confusion = ConfusionMatrix(num_classes) if num_classes else None
+        # Steps of the next fit that an earlier one, which was killed, has made: they return at once.
+        self.steps_done = 0
         self.built = True
 
     def compile(self, optimizer: Any, **kwargs: Any) -> None:
@@ -158,10 +187,60 @@ class EstimatorModel(keras.Model):
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.network.trainable_variables)
 
+    def make_train_function(self, force: bool = False) -> None:
+        """As Keras does it, but for steps that are done already and for several workers."""
+        if self.train_function is not None and not force:
+            return
+        step = self._distributed(self.train_step)
+
+        def step_unless_done(iterator: Any) -> dict[str, tf.Tensor]:
+            if self.steps_done:
+                self.steps_done -= 1
+                return {metric.name: metric.result() for metric in self.metrics}
+            return step(iterator)
+
+        self.train_function: Any = step_unless_done
+
+    def make_test_function(self, force: bool = False) -> None:
+        """As Keras does it, but for several workers."""
+        if self.test_function is not None and not force:
+            return
+        self.test_function: Any = self._distributed(self.test_step)
+
+    def _distributed(self, step: Callable[[Any], dict[str, tf.Tensor]]) -> Callable[[Any], Any]:
+        """A compiled function of an iterator: one step on each replica, and the mean of what they return.
+
+        Keras 3.15's own takes the mean over an axis that the scalars of several workers do not have.
+        """
+        strategy = self.distribute_strategy
+
+        @tf.function(reduce_retracing=True)
+        def next_step(iterator: Any) -> dict[str, tf.Tensor]:
+            outputs = strategy.run(step, args=(iterator.get_next(),))
+            mean = tf.distribute.ReduceOp.MEAN
+            return {name: strategy.reduce(mean, value, axis=None) for name, value in outputs.items()}
+
+        def step_of(iterator: Any) -> dict[str, tf.Tensor]:
+            try:
+                return next_step(iterator)
+            except tf.errors.OutOfRangeError:
+                raise StopIteration from None
+
+        return step_of
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing: everything is built. Keras's own takes a batch for it, and fails on several workers'."""
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Reset by Keras at the start of each epoch and evaluation."""
         return [self._loss_mean, *self._means.values()]
+
+    def reset_metrics(self) -> None:
+        """Keras calls it at the start of each epoch and evaluation."""
+        super().reset_metrics()
+        if self.confusion is not None:
+            self.confusion.reset_state()
 
     def call(self, inputs: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         """The predictions of the model_fn in PREDICT."""
@@ -180,7 +259,10 @@ class EstimatorModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Evaluate one batch; returns the running means."""
         features, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._track(self._spec(features, labels, ModeKeys.EVAL), features)
+        spec = self._spec(features, labels, ModeKeys.EVAL)
+        if self.confusion is not None and spec.predictions and CLASSES in spec.predictions:
+            self.confusion.update_state(labels, spec.predictions[CLASSES])
+        return self._track(spec, features)
 
     def predict_step(self, data: Any) -> Mapping[str, tf.Tensor]:
         """Predictions for one batch of features; labels that come with it are left alone."""

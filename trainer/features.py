@@ -25,6 +25,9 @@ TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 
+# In the model_run artifact: what a killed run leaves for the next one.
+CHECKPOINT_FOLDER = "checkpoint"
+
 # The default data set: MNIST.
 DEFAULT_HEIGHT = 28
 DEFAULT_WIDTH = 28

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from trainer.augmentation import RandomDeformation, RandomShift
-from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, minimize
+from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, ModelFn, minimize
 from trainer.features import CLASSES, IMAGE, LOGITS, PROBABILITIES
 from trainer.normalization import FusedBatchNormalization
 from trainer.optimizers import build_optimizer
@@ -16,6 +16,7 @@ from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
 ImageShape = tuple[int, int, int]
+BuildNetwork = Callable[[Params, ImageShape, int], keras.Model]
 
 
 def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> keras.Model:
@@ -30,14 +31,16 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
         A model from float32 [N, height, width, channels] in [0, 1] to logits, float32 [N, C].
     """
     images = keras.Input(image_shape, name=IMAGE)
-    x = _augmented(images, params)
+    augment = augmentation(params)
+    x = augment(images) if augment else images
     x = _BODIES[params.network](x, params)
     # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
     logits = keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
     return keras.Model(images, logits, name=params.network)
 
 
-def _augmented(images: keras.KerasTensor, params: Params) -> keras.KerasTensor:
+def augmentation(params: Params) -> keras.layers.Layer | None:
+    """The layer that changes images in training, float32 [N, H, W, 1] to the same; None: there is none."""
     if params.rotation or params.scale or params.shear or params.elastic:
         return RandomDeformation(
             params.rotation,
@@ -47,8 +50,10 @@ def _augmented(images: keras.KerasTensor, params: Params) -> keras.KerasTensor:
             params.elastic,
             seed=params.seed,
             name="deformation",
-        )(images)
-    return RandomShift(params.shift, seed=params.seed, name="shift")(images) if params.shift else images
+        )
+    if params.shift:
+        return RandomShift(params.shift, seed=params.seed, name="shift")
+    return None
 
 
 def _tutorial(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
@@ -157,7 +162,14 @@ def model_fn(
     )
 
 
-def build_model(params: Params, image_shape: ImageShape, num_classes: int, steps: int) -> EstimatorModel:
+def build_model(
+    params: Params,
+    image_shape: ImageShape,
+    num_classes: int,
+    steps: int,
+    model_fn: ModelFn = model_fn,
+    build_network: BuildNetwork = build_network,
+) -> EstimatorModel:
     """Make a compiled model, ready for Keras's fit on batches of ({"image": …}, labels).
 
     Args:
@@ -165,12 +177,15 @@ def build_model(params: Params, image_shape: ImageShape, num_classes: int, steps
         image_shape: height, width, channels.
         num_classes: C.
         steps: optimizer steps that the learning rate's schedule spans.
+        model_fn: the model function.
+        build_network: makes the layers that the model function uses.
     """
     keras.utils.set_random_seed(params.seed)
     model = EstimatorModel(
         model_fn,
         build_network(params, image_shape, num_classes),
         params,
+        num_classes=num_classes,
         # By this Keras decides whether the optimizer needs loss scaling.
         dtype=resolve_precision(params.precision),
     )

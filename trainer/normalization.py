@@ -25,6 +25,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 x, *learned, epsilon=self.epsilon, is_training=True
             )[:3]
+            context = tf.distribute.get_replica_context()
+            if context is not None and context.num_replicas_in_sync > 1:
+                # Each replica normalises by its own share; what evaluation uses is the same for all.
+                mean, variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
             for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 running.assign(running * self.momentum + batch * (1 - self.momentum))
         else:

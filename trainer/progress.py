@@ -27,7 +27,9 @@ class NonFiniteLossError(RuntimeError):
 class Progress(keras.callbacks.Callback):
     """Logs to `trainer.progress`; stops after the last step and where the loss is not finite."""
 
-    def __init__(self, steps: int, steps_per_epoch: int, batch_size: int, read_each_step: bool) -> None:
+    def __init__(
+        self, steps: int, steps_per_epoch: int, batch_size: int, read_each_step: bool, first_step: int = 0
+    ) -> None:
         """Make the callback.
 
         Args:
@@ -36,20 +38,38 @@ class Progress(keras.callbacks.Callback):
             batch_size: images per step.
             read_each_step: look at the loss after each step, not just when it is logged. Free on a CPU; on
                 a GPU it would make each step wait for the one before.
+            first_step: steps that a run before this one made; Keras is led through them without work.
         """
         super().__init__()
         self._steps = steps
         self._epochs = math.ceil(steps / steps_per_epoch)
         self._batch_size = batch_size
         self._read_each_step = read_each_step
-        self._step = self._epoch = 0
-        self._first_step_at = self._logged_at = 0.0
-        self.train_seconds = 0.0
+        self._first_step = first_step
+        self._epoch = first_step // steps_per_epoch
+        self.step = self._epoch * steps_per_epoch  # done so far
+        self._began_at = self._first_step_at = self._logged_at = 0.0
+        self._evaluating_since = 0.0
         self.images_per_s = 0.0  # without the first step, which includes the compilation
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since training began, without those of evaluations."""
+        return time.perf_counter() - self._began_at
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Start the clock."""
         self._began_at = time.perf_counter()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Stop the clock."""
+        self._evaluating_since = time.perf_counter()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Let the clock go on."""
+        evaluated = time.perf_counter() - self._evaluating_since
+        self._began_at += evaluated
+        self._first_step_at += evaluated
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Count epochs from one."""
@@ -57,29 +77,30 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Log twice a second, and after the last step."""
-        self._step += 1
+        self.step += 1
+        if self.step <= self._first_step:
+            return
         now = time.perf_counter()
-        if self._step == 1:
+        if self.step == self._first_step + 1:
             self._first_step_at = now
-        last = self._step >= self._steps
+        last = self.step >= self._steps
         log = last or now - self._logged_at >= _INTERVAL_S
         if log or self._read_each_step:
             loss = float((logs or {})["loss"])
             if not math.isfinite(loss):
-                raise NonFiniteLossError(self._step, loss)
+                raise NonFiniteLossError(self.step, loss)
         if log:
             self._log(now, logs or {})
         if last:
-            # Reading the loss has waited for the step.
-            self.train_seconds = time.perf_counter() - self._began_at
             self.model.stop_training = True
 
     def _log(self, now: float, logs: dict[str, Any]) -> None:
         self._logged_at = now
         since_first = now - self._first_step_at
-        self.images_per_s = (self._step - 1) * self._batch_size / since_first if since_first else 0.0
+        timed_steps = self.step - self._first_step - 1
+        self.images_per_s = timed_steps * self._batch_size / since_first if since_first else 0.0
         progress = {
-            "step": self._step,
+            "step": self.step,
             "steps": self._steps,
             "epoch": self._epoch,
             "epochs": self._epochs,
@@ -89,7 +110,7 @@ class Progress(keras.callbacks.Callback):
         }
         _LOG.info(
             "step %d of %d: loss %.4f, accuracy %.4f, %.0f images/s",
-            self._step,
+            self.step,
             self._steps,
             progress["loss"],
             progress["accuracy"],

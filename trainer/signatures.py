@@ -13,23 +13,26 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer import features
-from trainer.estimator import ModeKeys
-from trainer.model import model_fn
+from trainer.estimator import ModeKeys, ModelFn
 from trainer.recipes import Params
 
 
 class ServingModule(tf.Module):
     """What the SavedModel consists of: Transform's graph, the trained variables, three functions."""
 
-    def __init__(self, network: keras.Model, params: Params, transform: tft.TFTransformOutput) -> None:
+    def __init__(
+        self, network: keras.Model, params: Params, transform: tft.TFTransformOutput, model_fn: ModelFn
+    ) -> None:
         """Put the parts together.
 
         Args:
             network: the trained network, in float32.
             params: the recipe.
             transform: Transform's output.
+            model_fn: what it predicts in PREDICT is what the signatures answer.
         """
         super().__init__(name="serving")
+        self._model_fn = model_fn
         self._network = network
         self._params = params
         # As attributes: a SavedModel keeps only what it can reach from its root.
@@ -86,12 +89,20 @@ class ServingModule(tf.Module):
         count = tf.shape(raw)[0]
         blanks = tf.fill([tf.cast(tf.equal(count, 0), tf.int32)], bytes(self._height * self._width))
         inputs = self._transform({features.IMAGE: tf.expand_dims(tf.concat([raw, blanks], 0), 1)})
-        predictions = model_fn(inputs, None, ModeKeys.PREDICT, self._params, self._network).predictions
+        predictions = self._model_fn(
+            inputs, None, ModeKeys.PREDICT, self._params, self._network
+        ).predictions
         assert predictions is not None  # EstimatorSpec sees to it
         return {name: value[:count] for name, value in predictions.items()}
 
 
-def export(directory: str, network: keras.Model, params: Params, transform: tft.TFTransformOutput) -> None:
+def export(
+    directory: str,
+    network: keras.Model,
+    params: Params,
+    transform: tft.TFTransformOutput,
+    model_fn: ModelFn,
+) -> None:
     """Write the SavedModel with the three signatures.
 
     Args:
@@ -99,8 +110,9 @@ def export(directory: str, network: keras.Model, params: Params, transform: tft.
         network: the trained network, in float32.
         params: the recipe.
         transform: Transform's output.
+        model_fn: the model function.
     """
-    module = ServingModule(network, params, transform)
+    module = ServingModule(network, params, transform, model_fn)
     tf.saved_model.save(module, directory, signatures=module.signatures())
 
 

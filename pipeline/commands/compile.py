@@ -72,7 +72,7 @@ def with_facts(config: PipelineConfig, data_dir: Path | None) -> PipelineConfig:
     from components.idx_example_gen import idx
     from pipeline.code import code_hash
 
-    config = config.replace("trainer", code=code_hash())
+    config = config.replace("trainer", code=code_hash(config.trainer))
     if data_dir is None:
         return config
     facts = idx.inspect(data_dir.absolute(), config.data.num_classes or None)

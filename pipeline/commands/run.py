@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--recipe", help="Hyper-parameters by name: fast or tutorial. [default: fast]")
+@click.option("--recipe", help="Hyper-parameters by name: fast, accurate or tutorial. [default: fast]")
 @click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
 @click.option(
     "--data-dir",
@@ -90,7 +90,7 @@ def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
         height=facts.height,
         width=facts.width,
         num_classes=facts.num_classes,
-    ).replace("trainer", code=code_hash())
+    ).replace("trainer", code=code_hash(config.trainer))
 
 
 def run_and_report(config: PipelineConfig) -> int:

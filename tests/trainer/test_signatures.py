@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import config_pb2
 from tests.trainer.conftest import Dataset, example
 from trainer import features
 from trainer.estimator import EstimatorModel
-from trainer.model import build_model, build_network
+from trainer.model import build_model, build_network, model_fn
 from trainer.recipes import resolve
 from trainer.signatures import export
 
@@ -50,7 +50,7 @@ def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Traine
     network = build_network(resolve("fast", precision="float32"), (28, 28, 1), 10)
     network.set_weights(model.network.get_weights())
     folder = tmp_path_factory.mktemp("model")
-    export(str(folder), network, params, digits.transform)
+    export(str(folder), network, params, digits.transform, model_fn)
     return Trained(model, folder, tf.saved_model.load(str(folder)))
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.conftest import SCHEMA, Dataset, write_records
-from trainer import precision
+from trainer import devices, precision
 from trainer.progress import NonFiniteLossError
 from trainer.train import run_fn
 
@@ -167,3 +167,73 @@ def test_auto_precision_goes_by_the_weakest_gpu(
     monkeypatch.setattr(precision, "_compute_capability", lambda gpu: gpu)
 
     assert precision.resolve_precision.__wrapped__("auto") == expected
+
+
+def test_own_functions_by_dotted_path(stripes: Dataset, tmp_path: Path) -> None:
+    arguments = stripes.fn_args(tmp_path, **QUICK, train_steps=40)
+    arguments.custom_config |= {
+        "model_fn": "tests.trainer.own_model.model_fn",
+        "build_network": "tests.trainer.own_model.build_network",
+    }
+    run_fn(arguments)
+    saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
+    answers = saved.signatures["pixels"](tf.constant(stripes.images))
+    assert np.mean(answers["classes"].numpy() == stripes.labels) > 0.9
+    assert np.allclose(answers["margin"], answers["logits"].numpy().max(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("model_fn", "give package.module.function"),
+        ("no.such.module.model_fn", "No module named 'no'"),
+        ("tests.trainer.own_model.modelfn", "has no attribute 'modelfn'"),
+        ("tests.trainer.own_model.NOT_A_FUNCTION", "this is no function but a int"),
+    ],
+)
+def test_a_wrong_path_is_one_clear_line(digits: Dataset, tmp_path: Path, path: str, said: str) -> None:
+    arguments = digits.fn_args(tmp_path)
+    arguments.custom_config["model_fn"] = path
+    with pytest.raises(ValueError, match=f"^trainer.model_fn={path}: .*{said}"):
+        run_fn(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpus_that_are_asked_for_and_not_there_stop_the_run_at_once(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    arguments = digits.fn_args(tmp_path)
+    arguments.custom_config["gpus"] = 2
+    with pytest.raises(devices.MissingGpuError, match=r"trainer\.gpus asks for 2 and TensorFlow sees 0"):
+        run_fn(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_curves_and_pictures(digits: Dataset, tmp_path: Path) -> None:
+    run_fn(digits.fn_args(tmp_path, **{**QUICK, "shift": 1}, epochs=2, validate_each_epoch=True))
+    written: dict[str, set[int]] = {}
+    images = {}
+    for file in (tmp_path / "model_run").rglob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                written.setdefault(f"{file.parent.name}/{value.tag}", set()).add(event.step)
+                if value.metadata.plugin_data.plugin_name == "images":
+                    width, height, *_ = tf.make_ndarray(value.tensor)
+                    images[value.tag.partition("/")[0]] = (int(width), int(height))
+    for tag in (
+        "train/epoch_loss",
+        "train/epoch_accuracy",
+        "train/epoch_learning_rate",
+        "train/images_per_s",
+    ):
+        assert written[tag] == {0, 1}, (tag, written)
+    for tag in ("validation/epoch_loss", "validation/epoch_accuracy", "validation/confusion"):
+        assert written[tag] == {0, 1}, (tag, written)
+    assert images == {"augmented": (28, 28), "confusion": (160, 160)}
+    confusion = np.array(metrics(tmp_path)["validation_confusion"])
+    assert confusion.sum() == len(digits.labels)
+    accuracy = confusion.trace() / confusion.sum()
+    assert accuracy == pytest.approx(metrics(tmp_path)["validation_accuracy"], abs=1e-6)
+    assert confusion.sum(axis=1).tolist() == np.bincount(digits.labels).tolist()

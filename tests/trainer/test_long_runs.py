@@ -1,0 +1,186 @@
+"""Runs that are killed, stopped early, and spread over replicas and workers, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.conftest import Dataset
+from trainer.features import CHECKPOINT_FOLDER
+from trainer.train import run_fn
+
+# All that is random or kept between steps: dropout, shifts, batch norm's means, Adam's, averaged weights.
+RECIPE = {
+    "batch_size": 40,
+    "epochs": None,
+    "train_steps": 60,
+    "precision": "float32",
+    "shift": 1,
+    "dropout": 0.2,
+    "weight_average": 0.9,
+    "validate_each_epoch": True,
+    "keep": "best",
+}
+
+
+def arguments(data: Dataset, output: Path, settings: dict[str, Any], **overrides: Any) -> dict[str, Any]:
+    given = vars(data.fn_args(output, **{**RECIPE, **overrides}))
+    # Executions' artifacts lie side by side, as TFX lays them.
+    given["model_run_dir"] = str(output.parent / "model_run" / output.name)
+    given["custom_config"] |= settings
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def start(given: dict[str, Any], folder: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "arguments.json"
+    file.write_text(json.dumps(given))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.trainer.run_training", str(file), *options],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def metrics(given: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(Path(given["model_run_dir"], "metrics.json").read_text())
+
+
+def logits(given: dict[str, Any], data: Dataset) -> np.ndarray:
+    saved = tf.saved_model.load(given["serving_model_dir"])
+    return saved.signatures["pixels"](tf.constant(data.images))["logits"].numpy()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The arguments of a run that nothing happened to."""
+    given = arguments(digits, tmp_path_factory.mktemp("undisturbed") / "1", {})
+    finish(start(given, Path(given["model_run_dir"]).parent))
+    return given
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+    digits: Dataset, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    killed = arguments(digits, tmp_path / "7", {"checkpoint_every_s": 0.0})
+    checkpoint = Path(killed["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
+    process = start(killed, tmp_path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        # Epochs have ten steps: the middle of the third.
+        if checkpoint.exists() and json.loads(str(np.load(checkpoint)["about"]))["step"] >= 24:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not Path(killed["serving_model_dir"]).exists()
+
+    again = arguments(digits, tmp_path / "8", {})
+    finish(start(again, tmp_path))
+
+    measured, expected = metrics(again), metrics(undisturbed)
+    assert 24 <= measured["resumed_at_step"] < 60
+    assert measured["steps"] == 60
+    assert len(measured["history"]["val_accuracy"]) == 6
+    assert measured["history"]["val_loss"] == pytest.approx(expected["history"]["val_loss"], abs=1e-3)
+    np.testing.assert_allclose(logits(again, digits), logits(undisturbed, digits), atol=1e-3)
+    assert not list(tmp_path.glob(f"model_run/*/{CHECKPOINT_FOLDER}")), "no longer needed"
+
+
+def test_the_checkpoint_of_another_training_is_left_alone(digits: Dataset, tmp_path: Path) -> None:
+    short = {**RECIPE, "train_steps": 12, "checkpoint_every_s": 0.0}
+    other = arguments(digits, tmp_path / "1", {"checkpoint_every_s": 0.0}, train_steps=200)
+    process = start(other, tmp_path)
+    checkpoint = Path(other["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    given = arguments(digits, tmp_path / "2", {}, train_steps=short["train_steps"], seed=9)
+    finish(start(given, tmp_path))
+    assert metrics(given)["resumed_at_step"] == 0
+    assert checkpoint.exists()
+
+
+def test_a_broken_checkpoint_costs_time_and_no_more(digits: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "model_run" / "0" / CHECKPOINT_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
+    given = arguments(digits, tmp_path / "1", {}, train_steps=12)
+    finish(start(given, tmp_path))
+    assert metrics(given)["steps"] == 12
+
+
+def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_path: Path) -> None:
+    """Without batch norm, which sees each replica's share, and without anything random."""
+    plain = {"train_steps": 6, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
+    results = []
+    for replicas in (1, 2):
+        # Two replicas of 20 images each are one of 40; their learning rate is scaled, so scale it back.
+        scaled = {"batch_size": 40 // replicas, "learning_rate": 0.02 / replicas}
+        given = arguments(digits, tmp_path / str(replicas), {}, **plain, **scaled)
+        given["custom_config"]["recipe"] = "tutorial"
+        finish(start(given, tmp_path / f"files{replicas}", str(replicas)))
+        assert metrics(given)["params"]["batch_size"] == 40
+        assert metrics(given)["params"]["learning_rate"] == pytest.approx(0.02)
+        results.append(logits(given, digits))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-4)
+
+
+def test_two_workers_train_together_and_end_with_the_same_weights(digits: Dataset, tmp_path: Path) -> None:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
+    workers, processes = [], []
+    for index in range(2):
+        given = arguments(digits, tmp_path / str(index), {}, batch_size=20)
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        processes.append(start(given, tmp_path / f"files{index}", TF_CONFIG=config))
+        workers.append(given)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    weights = [line.split()[-1] for output in outputs for line in output.splitlines() if "weights:" in line]
+    assert len(weights) == 2
+    assert weights[0] == weights[1] == metrics(workers[0])["weights_sha256"]
+    assert metrics(workers[0])["params"]["batch_size"] == 40
+    assert metrics(workers[0])["validation_accuracy"] > 0.5
+    assert not Path(workers[1]["model_run_dir"], "metrics.json").exists()
+    assert not Path(workers[1]["serving_model_dir"]).exists()
+
+
+def test_training_stops_when_it_gets_no_better_and_keeps_the_best(digits: Dataset, tmp_path: Path) -> None:
+    given = digits.fn_args(
+        tmp_path,
+        **{**RECIPE, "weight_average": 0.0, "train_steps": 400, "patience": 2, "learning_rate": 0.05},
+    )
+    run_fn(given)
+    measured = json.loads((tmp_path / "model_run" / "metrics.json").read_text())
+    accuracy = measured["history"]["val_accuracy"]
+    best = int(np.argmax(accuracy))
+    assert len(accuracy) == best + 3 < 40
+    assert measured["validation_accuracy"] == accuracy[best]
+    saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
+    classes = saved.signatures["pixels"](tf.constant(digits.images))["classes"].numpy()
+    # The validation split of this data set is its training split.
+    assert np.mean(classes == digits.labels) == pytest.approx(accuracy[best], abs=0.005)

@@ -1,0 +1,45 @@
+"""Functions of the user's, named by dotted path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+
+def load(path: str, setting: str) -> Any:
+    """Import what a dotted path names.
+
+    Args:
+        path: `package.module.function`.
+        setting: where the path stands, for the message.
+
+    Raises:
+        ValueError: one line that says what is wrong with the path.
+    """
+    module, _, name = path.rpartition(".")
+    if not module or not name:
+        raise ValueError(f"{setting}={path}: give package.module.function")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{setting}={path}: {error}; it must be importable: see PYTHONPATH") from error
+    if not callable(found):
+        raise ValueError(f"{setting}={path}: this is no function but a {type(found).__name__}")
+    return found
+
+
+def source_file(path: str, setting: str) -> str:
+    """The file of the module that a dotted path names, without running it.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    module = path.rpartition(".")[0]
+    try:
+        found = importlib.util.find_spec(module) if module else None
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:
+        raise ValueError(f"{setting}={path}: there is no module {module!r}; see PYTHONPATH")
+    return found.origin
