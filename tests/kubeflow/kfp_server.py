@@ -7,6 +7,7 @@ parsed into PipelineSpec and PlatformSpec. What is answered is made from the sam
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -184,8 +186,12 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A server on a free port of this machine; stopped at the end."""
+def running(certificate: Path | None = None) -> Iterator[Server]:
+    """A server on a free port of this machine; stopped at the end.
+
+    Args:
+        certificate: PEM file of a key and a certificate for "localhost"; with it the server speaks TLS.
+    """
     server = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -226,6 +232,11 @@ def running() -> Iterator[Server]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     server.url = f"http://127.0.0.1:{http.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+        server.url = f"https://localhost:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.01,))
     thread.start()
     try:

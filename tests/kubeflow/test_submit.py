@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -14,6 +15,9 @@ import kfp_server_api
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -431,6 +435,42 @@ def test_a_server_without_tls_is_told_from_one_with_it(server: Server, package: 
 
     assert result.exit_code == 1
     assert "is it http:// only?" in one_line(result)
+
+
+def test_a_server_with_a_certificate_of_its_own_is_reached_by_it(package: Path, tmp_path: Path) -> None:
+    certificate = tmp_path / "localhost.pem"
+    certificate.write_bytes(self_signed("localhost"))
+    with kfp_server.running(certificate) as server:
+        refused = invoke(commands.submit, package, "--host", server.url, *NEEDED)
+        assert server.requests == []
+        accepted = invoke(commands.submit, package, "--host", server.url, *NEEDED, "--ca-file", certificate)
+
+    assert refused.exit_code == 1
+    assert "give the server's certificates with --ca-file" in one_line(refused)
+    assert accepted.exit_code == 0, accepted.output
+    assert len(server.runs) == 1
+
+
+def self_signed(name: str) -> bytes:
+    """PEM of a key and its certificate, good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def test_without_an_address_and_outside_a_cluster_the_way_is_told(
