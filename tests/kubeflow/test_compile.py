@@ -281,3 +281,17 @@ def test_compiling_costs_little_more_than_importing_tfx(compiled: Compile) -> No
     begin = time.perf_counter()
     compiled().to_yaml()
     assert time.perf_counter() - begin < 1  # of the 5 s and more that the import takes
+
+
+@pytest.mark.parametrize("command", [["compile"], ["kubeflow"], ["kubeflow", "emulate"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    done = subprocess.run(
+        [MNIST, *command, "--help"],
+        env={"PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "click" in imported
+    assert not imported & {"tensorflow", "tfx", "kfp", "apache_beam", "pydantic", "yaml", "ml_metadata"}

@@ -102,7 +102,7 @@ REPAIRS = {
     # TFX looks for a title in a schema that is not there.
     "with_types": ("IdxExampleGen", "AttributeError: 'NoneType' object has no attribute 'get'"),
     # The driver's artifact type is none of TFX's.
-    "without_drivers_outputs": ("CuratedSchema", "system"),
+    "without_drivers_outputs": ("CuratedSchema", "Could not import system.Artifact"),
     # What was downloaded is not where the executor looks.
     "to_local": ("IdxExampleGen", "minio:/mlpipeline/data/mnist: there is no such folder"),
     # Nothing is uploaded, which shows in the next step.
