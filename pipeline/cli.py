@@ -10,6 +10,7 @@ from pipeline.commands.kubeflow import kubeflow
 from pipeline.commands.query import query
 from pipeline.commands.run import run
 from pipeline.commands.submit import schedule, submit
+from pipeline.commands.tune import tune
 from serving.command import serve
 
 
@@ -26,3 +27,4 @@ main.add_command(run)
 main.add_command(schedule)
 main.add_command(serve)
 main.add_command(submit)
+main.add_command(tune)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tfx.components.evaluator.component import Evaluator
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.components.transform.component import Transform
+from tfx.components.tuner.component import Tuner
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -24,6 +28,22 @@ from pipeline.schema import schema_text
 from trainer import features
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """The nodes that every pipeline here begins with: checked data, and the graph that makes features."""
+
+    idx_files: Importer
+    example_gen: IdxExampleGen
+    schema: CuratedSchema
+    statistics_gen: StatisticsGen
+    example_validator: ExampleValidator
+    data_gate: DataGate
+    transform: Transform
+
+    def nodes(self) -> list[BaseNode]:
+        return list(vars(self).values())
+
+
 def create_pipeline(config: PipelineConfig) -> Pipeline:
     """Wire the nodes: IDX files to a pushed model.
 
@@ -33,38 +53,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     Returns:
         TFX's logical pipeline, for any runner.
     """
-    data = config.data
-    idx_files = Importer(
-        source_uri=data.uri,
-        artifact_type=IdxFiles,
-        # Other contents in the same folder are another artifact, never a stale cache hit.
-        custom_properties={"fingerprint": data.fingerprint},
-    ).with_id("IdxFiles")
-    example_gen = IdxExampleGen(
-        dataset=idx_files.outputs["result"],
-        fingerprint=data.fingerprint,
-        num_classes=data.num_classes,
-        shards=data.shards,
-    )
-    schema = CuratedSchema(schema_text=schema_text(data.num_classes or features.DEFAULT_NUM_CLASSES))
-    statistics_gen = StatisticsGen(
-        examples=example_gen.outputs["examples"], schema=schema.outputs["schema"]
-    )
-    example_validator = ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
-    )
-    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
-    transform = Transform(
-        examples=example_gen.outputs["examples"],
-        schema=schema.outputs["schema"],
-        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
-        custom_config={"height": data.height, "width": data.width, "code": config.trainer.code},
-        # The Trainer applies the graph batch by batch: floats on disk would be four times the bytes.
-        materialize=False,
-        disable_statistics=True,
-        disable_analyzer_cache=True,
-    )
-    transform.add_upstream_node(data_gate)
+    prepared = _prepare(config)
+    example_gen, schema, transform = prepared.example_gen, prepared.schema, prepared.transform
     trainer = Trainer(
         run_fn="trainer.train.run_fn",
         examples=example_gen.outputs["examples"],
@@ -97,22 +87,75 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             )
         ),
     )
+    return _pipeline(config, [*prepared.nodes(), trainer, evaluator, serving_validator, pusher])
+
+
+def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
+    """Wire the nodes: IDX files to better hyper-parameters for the recipe.
+
+    Args:
+        config: as for create_pipeline, with which it shares the results of common nodes.
+        trials: how many values to try.
+
+    Returns:
+        TFX's logical pipeline.
+    """
+    prepared = _prepare(config)
+    tuner = Tuner(
+        tuner_fn="trainer.tune.tuner_fn",
+        examples=prepared.example_gen.outputs["examples"],
+        transform_graph=prepared.transform.outputs["transform_graph"],
+        schema=prepared.schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
+        custom_config=config.trainer.custom_config() | {"trials": trials},
+    )
+    return _pipeline(config, [*prepared.nodes(), tuner])
+
+
+def _prepare(config: PipelineConfig) -> _Prepared:
+    data = config.data
+    idx_files = Importer(
+        source_uri=data.uri,
+        artifact_type=IdxFiles,
+        # Other contents in the same folder are another artifact, never a stale cache hit.
+        custom_properties={"fingerprint": data.fingerprint},
+    ).with_id("IdxFiles")
+    example_gen = IdxExampleGen(
+        dataset=idx_files.outputs["result"],
+        fingerprint=data.fingerprint,
+        num_classes=data.num_classes,
+        shards=data.shards,
+    )
+    schema = CuratedSchema(schema_text=schema_text(data.num_classes or features.DEFAULT_NUM_CLASSES))
+    statistics_gen = StatisticsGen(
+        examples=example_gen.outputs["examples"], schema=schema.outputs["schema"]
+    )
+    example_validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
+    transform = Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+        custom_config={"height": data.height, "width": data.width, "code": config.trainer.code},
+        # The Trainer applies the graph batch by batch: floats on disk would be four times the bytes.
+        materialize=False,
+        disable_statistics=True,
+        disable_analyzer_cache=True,
+    )
+    transform.add_upstream_node(data_gate)
+    return _Prepared(
+        idx_files, example_gen, schema, statistics_gen, example_validator, data_gate, transform
+    )
+
+
+def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
-        components=[
-            idx_files,
-            example_gen,
-            schema,
-            statistics_gen,
-            example_validator,
-            data_gate,
-            transform,
-            trainer,
-            evaluator,
-            serving_validator,
-            pusher,
-        ],
+        components=nodes,
         enable_cache=config.cache,
         metadata_connection_config=_metadata_connection(config.metadata, str(config.metadata_path)),
         beam_pipeline_args=list(config.beam.args),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
@@ -13,6 +17,8 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline import definition, local, recovery, verdict
 from pipeline.config import PipelineConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,19 +32,38 @@ class Outcome:
     all_cached: bool = False
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What a search came to: an error, or the best recipe."""
+
+    error: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: float = 0.0  # on the validation split
+    trials: int = 0
+
+
 def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
     pipeline = definition.create_pipeline(config)
+    return _guarded(Outcome, lambda: _collect(pipeline, local.run(pipeline, observer, run_id)))
+
+
+def tune(config: PipelineConfig, trials: int, observer: local.Observer, run_id: str) -> Tuned:
+    """Search for a better recipe; what goes wrong is part of the outcome, with the details in the log."""
+    pipeline = definition.create_tuning_pipeline(config, trials)
+    return _guarded(Tuned, lambda: _best(config, pipeline, local.run(pipeline, observer, run_id)))
+
+
+def _guarded(failed: Callable[..., T], work: Callable[[], T]) -> T:
     try:
-        nodes = local.run(pipeline, observer, run_id)
-        return _collect(pipeline, nodes)
+        return work()
     except recovery.BusyError as error:
-        return Outcome(error=str(error))
+        return failed(error=str(error))
     except local.NodeError as error:
-        return Outcome(error=f"{error.node} failed: {error}")
+        return failed(error=f"{error.node} failed: {error}")
     except Exception as error:
         logging.exception("the run failed outside of its nodes")
-        return Outcome(error=f"the run failed: {type(error).__name__}: {error}".splitlines()[0])
+        return failed(error=f"the run failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
 def mend_and_exit(config: PipelineConfig) -> None:
@@ -46,13 +71,17 @@ def mend_and_exit(config: PipelineConfig) -> None:
     recovery.mend_in_new_process(definition.create_pipeline(config))
 
 
-def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
-    def only_output(node: str, key: str) -> metadata_store_pb2.Artifact:
-        execution_id = nodes[node].execution_id
-        assert execution_id is not None
-        (artifact,) = local.output_artifacts(pipeline, execution_id, key)
-        return artifact
+def _only_output(
+    pipeline: Pipeline, nodes: Mapping[str, local.NodeRun], node: str, key: str
+) -> metadata_store_pb2.Artifact:
+    execution_id = nodes[node].execution_id
+    assert execution_id is not None
+    (artifact,) = local.output_artifacts(pipeline, execution_id, key)
+    return artifact
 
+
+def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
+    only_output = functools.partial(_only_output, pipeline, nodes)
     pushed = only_output("Pusher", "pushed_model").custom_properties
     judged = verdict.read(only_output("Evaluator", "evaluation").uri)
     served = only_output("ServingValidator", "blessing").custom_properties
@@ -64,6 +93,21 @@ def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
         else None,
         pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
         all_cached=all(node.state == local.CACHED for node in nodes.values()),
+    )
+
+
+def _best(config: PipelineConfig, pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Tuned:
+    """The best trial, from the files that TFX's Tuner writes, as a recipe."""
+    only_output = functools.partial(_only_output, pipeline, nodes)
+    best = Path(only_output("Tuner", "best_hyperparameters").uri, "best_hyperparameters.txt")
+    results = Path(only_output("Tuner", "tuner_results").uri, "tuner_results.json")
+    trials = json.loads(results.read_text())
+    return Tuned(
+        recipe={"recipe": config.trainer.recipe}
+        | config.trainer.overrides()
+        | json.loads(best.read_text())["values"],
+        accuracy=max(trial["score"] for trial in trials),
+        trials=len(trials),
     )
 
 
@@ -84,13 +128,13 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
             console.print(f"               served: {outcome.not_servable}", markup=False, soft_wrap=True)
         console.print(f"log            {_short(log)}")
         return 1
-    model = _short(outcome.pushed)
+    model, served = _short(outcome.pushed), outcome.pushed.parent
     cached = ", everything from the cache" if outcome.all_cached else ""
     console.print(
         f"verdict        [bold green]blessed[/] and pushed{cached}\n"
         f"model          {model}\n"
         f"log            {_short(log)}\n"
-        f"next           {_short(Path(sys.prefix))}/bin/saved_model_cli show --dir {model} --all"
+        f"next           {_short(Path(sys.prefix))}/bin/mnist serve --model-dir {_short(served)}"
     )
     return 0
 

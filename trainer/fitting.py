@@ -25,7 +25,7 @@ from trainer.recipes import Params
 from trainer.resume import Resume
 from trainer.selection import Selection
 
-_EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
+EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
 _PREVIEW_IMAGES = 16
 
 _LOG = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def fit(
         initial_epoch=first_epoch,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        validation_data=_sharded(data.evaluation_batches(splits.validation, splits.transform, _EVAL_BATCH)),
+        validation_data=_sharded(data.evaluation_batches(splits.validation, splits.transform, EVAL_BATCH)),
         validation_steps=fn_args.eval_steps or None,
         validation_freq=1 if params.validate_each_epoch else epochs,
         callbacks=callbacks,

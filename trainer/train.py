@@ -12,8 +12,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer import custom, devices, features, fitting, model, signatures, warmup
@@ -22,6 +20,7 @@ from trainer.checkpoints import SAVE_EVERY_S, Store
 from trainer.precision import resolve_precision
 from trainer.progress import NonFiniteLossError
 from trainer.recipes import Params, resolve
+from trainer.schema import num_classes
 
 METRICS_FILE = "metrics.json"
 
@@ -59,14 +58,14 @@ def run_fn(fn_args: FnArgs) -> None:
 
     transform = tft.TFTransformOutput(fn_args.transform_output)
     image_shape = tuple(transform.transformed_feature_spec()[features.IMAGE].shape)
-    num_classes = _num_classes(fn_args.schema_path)
+    classes = num_classes(fn_args.schema_path)
     budget = data.cache_budget_bytes() // 2
     splits = fitting.Splits(
         data.read_split(fn_args.train_files, budget), data.read_split(fn_args.eval_files, budget), transform
     )
     steps = params.steps(splits.train.size)
     with strategy.scope():
-        trained = model.build_model(params, image_shape, num_classes, steps, model_fn, build_network)
+        trained = model.build_model(params, image_shape, classes, steps, model_fn, build_network)
     store = Store(
         fn_args.model_run_dir,
         _identity(params, settings, splits),
@@ -83,7 +82,7 @@ def run_fn(fn_args: FnArgs) -> None:
     _LOG.info("weights: %s", fingerprint)
     if not devices.is_chief():
         return
-    network = build_network(dataclasses.replace(params, precision="float32"), image_shape, num_classes)
+    network = build_network(dataclasses.replace(params, precision="float32"), image_shape, classes)
     network.set_weights(trained.network.get_weights())
     signatures.export(fn_args.serving_model_dir, network, params, transform, model_fn)
     warmup.write(fn_args.serving_model_dir, *image_shape[:2])
@@ -101,14 +100,6 @@ def _params(fn_args: FnArgs, settings: Mapping[str, Any]) -> Params:
 def _custom(settings: Mapping[str, Any], name: str) -> Any:
     path = settings.get(name)
     return custom.load(path, f"trainer.{name}") if path else None
-
-
-def _num_classes(schema_path: str) -> int:
-    schema = text_format.Parse(tf.io.gfile.GFile(schema_path).read(), schema_pb2.Schema())
-    for feature in schema.feature:
-        if feature.name == features.LABEL and feature.HasField("int_domain"):
-            return int(feature.int_domain.max) + 1
-    raise ValueError(f"{schema_path}: feature {features.LABEL!r} has no int_domain, so no class count")
 
 
 def _identity(params: Params, settings: Mapping[str, Any], splits: fitting.Splits) -> str:

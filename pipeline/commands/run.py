@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,11 +14,19 @@ from pipeline.commands.data import fetch_with_bar
 from pipeline.commands.errors import INTERRUPTED, REJECTED, fail, one_line_errors
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.config import PipelineConfig
+    from pipeline.console import RunView
 
 
 @click.command()
 @click.option("--recipe", help="Hyper-parameters by name: fast, accurate or tutorial. [default: fast]")
+@click.option(
+    "--recipe-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Hyper-parameters from a TOML file, such as `mnist tune` writes.",
+)
 @click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
 @click.option(
     "--data-dir",
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="ARG", help="A flag for Beam; repeatable.")
 def run(
     recipe: str | None,
+    recipe_file: Path | None,
     dataset: str | None,
     data_dir: Path | None,
     root: str | None,
@@ -43,28 +54,29 @@ def run(
     Exit code: 0 pushed, 1 a node failed or the model was refused, 2 bad input, 130 interrupted.
     """
     with one_line_errors():
-        config = run_config(recipe, dataset, root, no_cache, settings, beam_args)
-        if data_dir is None:
-            data_dir = fetch_with_bar(config.data.dataset, config.root / "data")
-        config = with_data_facts(config, data_dir)
-        sys.exit(run_and_report(config))
+        config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
+        sys.exit(run_and_report(with_data(config, data_dir)))
 
 
 def run_config(
-    recipe: str | None,
-    dataset: str | None,
-    root: str | None,
-    no_cache: bool,
-    settings: tuple[str, ...],
-    beam_args: tuple[str, ...],
+    recipe: str | None = None,
+    recipe_file: Path | None = None,
+    dataset: str | None = None,
+    root: str | None = None,
+    no_cache: bool = False,
+    settings: tuple[str, ...] = (),
+    beam_args: tuple[str, ...] = (),
 ) -> PipelineConfig:
-    """The config that the options of `mnist run` describe."""
+    """The config that the options of `mnist run` describe; later ones win over the recipe file."""
     from pipeline import config as config_module
     from trainer import recipes
 
+    config = config_module.PipelineConfig()
+    if recipe_file is not None:
+        config = config.replace("trainer", **read_recipe(recipe_file))
     named = {"trainer.recipe": recipe, "data.dataset": dataset, "root": root}
     config = config_module.with_settings(
-        config_module.PipelineConfig(),
+        config,
         [f"{key}={value}" for key, value in named.items() if value is not None]
         + (["cache=false"] if no_cache else [])
         + list(settings),
@@ -74,6 +86,23 @@ def run_config(
     except ValueError as error:
         raise config_module.ConfigError(str(error)) from None
     return config.replace("beam", args=(*config.beam.args, *beam_args))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The `trainer` settings in a recipe file."""
+    from pipeline.config import ConfigError
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+    """As with_data_facts; fetches the data set of the config where no folder is given."""
+    if folder is None:
+        folder = fetch_with_bar(config.data.dataset, config.root / "data")
+    return with_data_facts(config, folder)
 
 
 def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
@@ -95,6 +124,28 @@ def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
 
 def run_and_report(config: PipelineConfig) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
+    return with_live_view(
+        config,
+        lambda session, view, run_id: session.run(config, view, run_id),
+        lambda session, console, outcome, log: session.show(console, outcome, log),
+    )
+
+
+def with_live_view(
+    config: PipelineConfig,
+    work: Callable[[Any, RunView, str], Any],
+    show: Callable[[Any, Console, Any, Path], int],
+) -> int:
+    """Do some work of `pipeline.session` with a live view, the noise in a log file, and recovery.
+
+    Args:
+        config: where the run takes place.
+        work: gets the module, the view and the run's id; what it returns has an `error` or None.
+        show: gets the module, the console, that result and the log, and returns the exit code.
+
+    Returns:
+        The exit code.
+    """
     from pipeline import environment, interruption, logs
     from pipeline.console import RunView
     from pipeline.runs import new_run_id
@@ -113,9 +164,9 @@ def run_and_report(config: PipelineConfig) -> int:
                 with environment.heavy_imports():
                     from pipeline import session
 
-                outcome = session.run(config, view, run_id)
+                outcome = work(session, view, run_id)
             if outcome.error is None:
-                return session.show(view.console, outcome, log)
+                return show(session, view.console, outcome, log)
         fail(f"{outcome.error}; the log is {log}", REJECTED)
     except KeyboardInterrupt:
         click.echo("interrupted; the next run goes on from the last finished node")

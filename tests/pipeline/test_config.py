@@ -83,3 +83,17 @@ def test_everything_written_lands_below_the_root() -> None:
     for path in (config.pipeline_root, config.serving_dir, config.metadata_path, config.logs_dir):
         assert path.is_relative_to("/r")
     assert config.serving_dir.name == "digits"
+
+
+def test_any_field_of_the_recipe_can_be_set_and_reaches_the_trainer() -> None:
+    config = with_settings(
+        PipelineConfig(),
+        ["trainer.epochs=1.5", "trainer.keep=best", "trainer.gpus=2", "trainer.model_fn=my.model_fn"],
+    )
+    assert config.trainer.overrides() == {"epochs": 1.5, "keep": "best"}
+    assert config.trainer.custom_config() == {
+        "recipe": "fast",
+        "overrides": {"epochs": 1.5, "keep": "best"},
+        "gpus": 2,
+        "model_fn": "my.model_fn",
+    }

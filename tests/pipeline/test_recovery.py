@@ -11,6 +11,8 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
 from pipeline import recovery
+from pipeline.config import SCRATCH
+from trainer.features import CHECKPOINT_FOLDER
 
 
 def test_a_second_run_of_the_same_pipeline_is_refused(tmp_path: Path) -> None:
@@ -59,8 +61,17 @@ def test_mend_cancels_what_was_running_and_keeps_what_was_done(tmp_path: Path) -
                 for execution, context in ((done, ours), (running, ours), (foreign, others))
             ],
         )
-    for folder in (f"Node/out/{done}", f"Node/out/{running}", f"Node/.system/executor_execution/{running}"):
+    checkpoint = root / f"Node/run/{running}" / CHECKPOINT_FOLDER / "checkpoint.npz"
+    for folder in (
+        f"Node/out/{done}",
+        f"Node/out/{running}",
+        f"Node/.system/executor_execution/{running}",
+        f"Node/run/{running}/train",
+        f"{SCRATCH}/a-killed-run",
+    ):
         (root / folder).mkdir(parents=True)
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
     assert recovery.mend(connection, "p", root) == [running]
     assert recovery.mend(connection, "p", root) == []
     with metadata.Metadata(connection) as handle:
@@ -69,3 +80,6 @@ def test_mend_cancels_what_was_running_and_keeps_what_was_done(tmp_path: Path) -
     assert by_id == {done: states.COMPLETE, running: states.CANCELED, foreign: states.RUNNING}
     assert [p.name for p in root.glob("Node/out/*")] == [str(done)]
     assert not list(root.glob("Node/.system/executor_execution/*"))
+    assert not list(root.glob(f"{SCRATCH}/*"))
+    assert [p for p in root.glob("Node/run/**/*") if p.is_file()] == [checkpoint], "the next run wants it"
+    assert not (root / f"Node/run/{running}/train").exists()
