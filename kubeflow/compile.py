@@ -54,7 +54,8 @@ def compile_pipeline(
 
     Args:
         config: the settings of the pipeline; where it says nothing about places, they follow from
-            `kubeflow`: the data lie in the bucket of its pipeline root.
+            `kubeflow`: the data lie in the bucket of its pipeline root, and the Trainer needs the GPUs of
+            its pod.
         kubeflow: the settings of the pods.
         definition: makes the pipeline from its settings.
         entrypoint: what each container runs.
@@ -63,7 +64,7 @@ def compile_pipeline(
         CompileError: where the definition or the settings cannot work on Kubeflow.
         ConfigError: for settings of nodes that do not exist.
     """
-    config = _with_places(config, kubeflow)
+    config = _for_the_cluster(config, kubeflow)
     spec = _compile(definition(config), kubeflow, entrypoint)
     unknown = set(kubeflow.nodes) - set(spec["root"]["dag"]["tasks"])
     if unknown:
@@ -91,7 +92,7 @@ def compile_pipeline(
     return compiled
 
 
-def _with_places(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineConfig:
+def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineConfig:
     if not config.data.uri:
         uri = f"{bucket(kubeflow.pipeline_root)}/data/{config.data.dataset}"
         config = config.replace("data", uri=uri)
@@ -103,6 +104,10 @@ def _with_places(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCo
                 "push.to = 'artifact'"
             )
         config = config.replace("push", destination=volumes[0].path)
+    gpus = kubeflow.of("Trainer").gpus
+    if gpus and not config.trainer.gpus:
+        # A pod that was given GPUs and sees none shall fail at once.
+        config = config.replace("trainer", gpus=gpus)
     return config
 
 

@@ -69,6 +69,7 @@ def test_four_gpus_reach_the_trainer_alone(four_gpus) -> None:
     assert container["resources"]["accelerator"] == {"type": "nvidia.com/gpu", "count": "4"}
     assert container["resources"]["resourceMemoryLimit"] == "64Gi"
     assert container["image"].endswith("-gpu")
+    assert json.loads(_properties(four_gpus, "Trainer")["custom_config"])["gpus"] == 4
     kubernetes = four_gpus.platform_spec["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert kubernetes["Trainer_executor"]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
     assert kubernetes["Trainer_executor"]["tolerations"][0]["key"] == "nvidia.com/gpu"
