@@ -17,7 +17,7 @@ LABELS = {"stable": 1, "canary": 2}
 
 
 class HalfPlus(tf.Module):
-    """x / 2 + constant, for numbers and for examples; and signatures that show what becomes of each type."""
+    """x / 2 + constant, for numbers and for examples; signatures that show what becomes of each type."""
 
     def __init__(self, constant: float) -> None:
         super().__init__()
