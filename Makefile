@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Extras of pyproject.toml; CUDA's libraries come along where there is an NVIDIA GPU.
 EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
+TARGET ?= cpu
+IMAGE ?= mnist-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run test lint bench lock clean help
+.PHONY: setup data run serve test lint bench conformance image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -23,6 +25,9 @@ data: $(READY)  ## fetch and verify MNIST into var/data
 run: $(READY)  ## the main job: MNIST through the whole pipeline to a pushed model
 	@$(BIN)/mnist run
 
+serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw digits on: http://127.0.0.1:8501
+	@$(BIN)/mnist serve
+
 test: data  ## all tests, whole pipeline runs included
 	@$(BIN)/pytest
 
@@ -34,6 +39,15 @@ lint: $(READY)  ## ruff format and check, mypy
 bench: data  ## seconds per node, and the whole against a bare Keras script
 	@$(BIN)/python -m bench.run
 
+conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
+	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/serving/test_conformance.py
+
+image:  ## the container image: make image TARGET=gpu IMAGE=… BASE=…
+	@BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
+
+test-image: $(READY) image  ## build it and run a step of the compiled pipeline in it
+	@MNIST_IMAGE=$(IMAGE) $(BIN)/pytest tests/kubeflow/test_image.py
+
 lock: $(READY)  ## write uv.lock anew from pyproject.toml
 	@$(BIN)/python -m setup.lock
 
@@ -41,4 +55,4 @@ clean:  ## remove the environment and all that runs have written
 	rm -rf $(VENV) .cache var .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
