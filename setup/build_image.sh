@@ -17,13 +17,18 @@ name=${2:-mnist-tfx:$target}
 engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah || true)}
 [ -n "$engine" ] || { echo "build_image: install docker, podman or buildah" >&2; exit 2; }
 
-secrets=$(mktemp -d)
-trap 'rm -rf "$secrets"' EXIT
-labels=$("${PYTHON:-python3.11}" -m setup.image_inputs "$secrets")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/context" "$work/secrets"
+# A copy, so that the labels tell what the image is made of even if somebody saves a file meanwhile.
+tar --create --exclude=__pycache__ Dockerfile .dockerignore pyproject.toml uv.lock \
+  setup components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
+cd "$work/context"
+labels=$("${PYTHON:-python3.11}" -m setup.image_inputs "$work/secrets")
 
 # The two lists of options are meant to fall apart into words.
 # shellcheck disable=SC2086
 "$engine" build --file Dockerfile --target "$target" --tag "$name" \
   ${BASE:+--build-arg BASE="$BASE"} $labels \
-  --secret id=pip.conf,src="$secrets/pip.conf" --secret id=ca.pem,src="$secrets/ca.pem" \
+  --secret id=pip.conf,src="$work/secrets/pip.conf" --secret id=ca.pem,src="$work/secrets/ca.pem" \
   ${BUILD_ARGS:-} .
