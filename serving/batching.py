@@ -35,8 +35,8 @@ class BatchingParameters:
     max_batch_size: int = 1024  # examples in a batch, and in a single request
     batch_timeout_micros: int = 0  # how long a batch that is not full waits for more
     max_enqueued_batches: int = 4  # full batches that may wait for a signature; more is refused
-    # How many batches run at a time.
-    num_batch_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    # How many batches run at a time; a core is left for what reads and writes them.
+    num_batch_threads: int = field(default_factory=lambda: max((os.cpu_count() or 1) - 1, 1))
     allowed_batch_sizes: tuple[int, ...] = ()  # batches are filled up to one of these
 
 

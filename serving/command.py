@@ -42,6 +42,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option(
     "--batching-parameters-file", type=FILE, help="How to join them, in TF Serving's text format."
 )
+@click.option(
+    "--op-threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads for one operation of a model; more suit few, big requests.",
+)
 @click.option("--max-request-mb", default=256, show_default=True, help="Largest request, unpacked.")
 @click.option("--rest-timeout", default=30.0, show_default=True, help="Seconds for a REST answer.")
 @click.option(
@@ -90,6 +97,7 @@ def serve(
     grpc_port: int,
     no_batching: bool,
     batching_parameters_file: Path | None,
+    op_threads: int,
     max_request_mb: int,
     rest_timeout: float,
     arrival_timeout: float,
@@ -130,6 +138,7 @@ def serve(
             rest_port=rest_port,
             grpc_port=grpc_port,
             batching=batching,
+            op_threads=op_threads,
             limits=Limits(max_request_mb * 2**20, arrival_timeout, rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             access_log=access_log,

@@ -83,16 +83,20 @@ class VersionStatus:
 class Loader:
     """All models of a server, and the thread that watches their folders."""
 
-    def __init__(self, configs: Sequence[ModelConfig], warm_up: WarmUp, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, configs: Sequence[ModelConfig], warm_up: WarmUp, poll_s: float = POLL_S, op_threads: int = 1
+    ) -> None:
         """Know the models; nothing is loaded before `start`.
 
         Args:
             configs: the models.
             warm_up: runs a loaded version's warm-up requests.
             poll_s: seconds between two looks at the folders.
+            op_threads: of each model, see Servable.
         """
         self._warm_up = warm_up
         self._poll_s = poll_s
+        self._op_threads = op_threads
         self._lock = threading.Lock()  # guards the tables below; never held while a model is loaded
         self._changed = threading.Condition(self._lock)
         self._models = {config.name: Model(config) for config in configs}
@@ -307,7 +311,7 @@ class Loader:
         log.info("%s: loading version %d from %s", name, number, folder)
         servable = None
         try:
-            servable = Servable(name, number, folder)
+            servable = Servable(name, number, folder, self._op_threads)
             self._warm_up(servable)
         except ServingError as error:
             if servable is not None:

@@ -45,6 +45,7 @@ class ServerConfig:
     rest_port: int = 8501  # 0 takes a free one
     grpc_port: int = 8500  # 0 takes a free one
     batching: BatchingParameters = field(default_factory=BatchingParameters)
+    op_threads: int = 1  # of each model, see Servable
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     access_log: Path | None = None
@@ -89,7 +90,7 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         request_log = RequestLog(config.request_log, metrics.log_count) if config.request_log else None
         if request_log is not None:
             stack.callback(request_log.close)
-        loader = Loader(config.models, warm_up)
+        loader = Loader(config.models, warm_up, op_threads=config.op_threads)
         stack.callback(loader.close)
         batcher = Batcher(config.batching, metrics.batch)
         recorder = Recorder(metrics, access_log)
