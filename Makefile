@@ -42,11 +42,11 @@ bench: data  ## seconds per node, and the whole against a bare Keras script
 conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
 	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/serving/test_conformance.py
 
-image:  ## the container image: make image TARGET=gpu IMAGE=… BASE=…
-	@BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
+image:  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
+	@PYTHON=$(PYTHON) ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
-test-image: $(READY) image  ## build it and run a step of the compiled pipeline in it
-	@MNIST_IMAGE=$(IMAGE) $(BIN)/pytest tests/kubeflow/test_image.py
+test-image: data image  ## build the image and run a step of the compiled pipeline in it
+	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(ENGINE) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest tests/kubeflow/test_image.py
 
 lock: $(READY)  ## write uv.lock anew from pyproject.toml
 	@$(BIN)/python -m setup.lock
