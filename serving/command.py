@@ -168,12 +168,12 @@ def _say_listening(config: ServerConfig, at: Addresses) -> None:
 
 
 def _say_ready(config: ServerConfig, at: Addresses, ready_file: Path | None) -> None:
-    click.echo(f"serving {', '.join(model.name for model in config.models)}; Ctrl-C ends it")
     if ready_file is not None:
         content = {"host": at.host, "rest_port": at.rest_port, "grpc_port": at.grpc_port}
         temporary = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
         temporary.write_text(json.dumps(content), "utf-8")
         temporary.replace(ready_file)
+    click.echo(f"serving {', '.join(model.name for model in config.models)}; Ctrl-C ends it")
 
 
 def _fail(message: str) -> NoReturn:

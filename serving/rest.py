@@ -71,7 +71,7 @@ class Limits:
     arrival_timeout_s: float = 10.0  # for a head to arrive, and for a body
     answer_timeout_s: float = 30.0  # as TF Serving's --rest_api_timeout_in_ms
     max_in_flight: int = 1024  # more requests at a time are refused
-    threads: int = 64  # that work on requests
+    threads: int = 256  # that work on requests; made when they are needed
 
 
 class HttpError(ServingError):

@@ -51,7 +51,7 @@ class ServerConfig:
     access_log: Path | None = None
     request_log: RequestLogConfig | None = None
     samples_dir: Path | None = None  # of IDX files, for the page
-    grpc_threads: int = 64  # that work on requests
+    grpc_threads: int = 256  # that work on requests; made when they are needed
     max_concurrent_requests: int = 1024  # at each port; more are refused
     max_connections: int = 4096  # at the REST port
     drain_s: float = 30.0  # after SIGTERM, for requests in flight
