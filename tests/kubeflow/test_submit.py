@@ -311,7 +311,10 @@ def test_a_cancelled_run_ends_the_waiting(server: Server, package: Path) -> None
 
 def test_ctrl_c_ends_the_waiting_and_not_the_run(server: Server, package: Path) -> None:
     server.looks = [Look("RUNNING", [step("Trainer", "RUNNING")])]
-    program = [sys.executable, "-c", "from pipeline.cli import main; main()", "submit", str(package)]
+    # Whoever starts the tests in the background has them, and all that they start, ignore SIGINT.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{listening}\nfrom pipeline.cli import main; main()"
+    program = [sys.executable, "-c", script, "submit", str(package)]
     with subprocess.Popen(
         [*program, "--host", server.url, *NEEDED, "--wait", "--poll", "0.05"],
         stdout=subprocess.PIPE,
