@@ -18,3 +18,9 @@ class DataBlessing(Artifact):
     """Says that the examples fit the schema; the custom property `blessed` is 1."""
 
     TYPE_NAME = "components.DataBlessing"
+
+
+class Report(Artifact):
+    """A page about a run: `report.html`, and its figures in `summary.json`."""
+
+    TYPE_NAME = "components.Report"

@@ -8,7 +8,9 @@ from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
 from pipeline.commands.kubeflow import kubeflow
 from pipeline.commands.query import query
+from pipeline.commands.report import report
 from pipeline.commands.run import run
+from pipeline.commands.runs import runs
 from pipeline.commands.submit import schedule, submit
 from pipeline.commands.tune import tune
 from serving.command import serve
@@ -23,7 +25,9 @@ main.add_command(compile_command)
 main.add_command(data)
 main.add_command(kubeflow)
 main.add_command(query)
+main.add_command(report)
 main.add_command(run)
+main.add_command(runs)
 main.add_command(schedule)
 main.add_command(serve)
 main.add_command(submit)

@@ -181,6 +181,11 @@ class PipelineConfig(Section):
         """Folder of one log file a run."""
         return self.root / "logs"
 
+    @property
+    def reports_dir(self) -> Path:
+        """Folder of one page a run."""
+        return self.root / "reports"
+
     def replace(self, section: str, **values: Any) -> PipelineConfig:
         """A copy with some settings of one section changed; the values are validated."""
         changed = {**getattr(self, section).model_dump(), **values}

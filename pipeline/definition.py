@@ -12,7 +12,6 @@ from tfx.components.transform.component import Transform
 from tfx.components.tuner.component import Tuner
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.importer import Importer
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2
 
@@ -21,8 +20,10 @@ from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
 from components.idx_example_gen.component import IdxExampleGen
 from components.pusher.component import Pusher
+from components.report_gen.component import ReportGen
 from components.serving_validator.component import ServingValidator
-from pipeline.config import MetadataConfig, PipelineConfig
+from pipeline.config import PipelineConfig
+from pipeline.connection import connection_config
 from pipeline.evaluation import eval_config
 from pipeline.schema import schema_text
 from trainer import features
@@ -87,7 +88,21 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             )
         ),
     )
-    return _pipeline(config, [*prepared.nodes(), trainer, evaluator, serving_validator, pusher])
+    report_gen = ReportGen(
+        dataset=prepared.idx_files.outputs["result"],
+        examples=example_gen.outputs["examples"],
+        statistics=prepared.statistics_gen.outputs["statistics"],
+        anomalies=prepared.example_validator.outputs["anomalies"],
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+        model_name=config.push.model_name,
+        recipe=config.trainer.recipe,
+    )
+    return _pipeline(config, [*prepared.nodes(), trainer, evaluator, serving_validator, pusher, report_gen])
 
 
 def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
@@ -157,18 +172,6 @@ def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:
         pipeline_root=str(config.pipeline_root),
         components=nodes,
         enable_cache=config.cache,
-        metadata_connection_config=_metadata_connection(config.metadata, str(config.metadata_path)),
+        metadata_connection_config=connection_config(config),
         beam_pipeline_args=list(config.beam.args),
     )
-
-
-def _metadata_connection(settings: MetadataConfig, sqlite: str) -> metadata.ConnectionConfigType:
-    if settings.mysql_host:
-        return metadata.mysql_metadata_connection_config(
-            host=settings.mysql_host,
-            port=settings.mysql_port,
-            database=settings.mysql_database,
-            username=settings.mysql_user,
-            password=settings.mysql_password,
-        )
-    return metadata.sqlite_metadata_connection_config(sqlite)

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx.orchestration.pipeline import Pipeline
 
-from pipeline import definition, local, recovery, verdict
+from pipeline import definition, history, local, recovery, report_page, verdict
 from pipeline.config import PipelineConfig
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class Outcome:
     not_servable: str | None = None  # why a server did not answer with the model as it should
     pushed: Path | None = None  # the version folder
     all_cached: bool = False
+    report: Path | None = None  # the page about the run
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class Tuned:
 def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
     pipeline = definition.create_pipeline(config)
-    return _guarded(Outcome, lambda: _collect(pipeline, local.run(pipeline, observer, run_id)))
+
+    def work() -> Outcome:
+        outcome = _collect(pipeline, local.run(pipeline, observer, run_id))
+        page = report_page.write(config, history.History(config).find(run_id))
+        return replace(outcome, report=page)
+
+    return _guarded(Outcome, work)
 
 
 def tune(config: PipelineConfig, trials: int, observer: local.Observer, run_id: str) -> Tuned:
@@ -115,6 +122,7 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
     """Print the summary of a run that reached its end; returns the exit code: 0 pushed, 1 refused."""
     judged = outcome.verdict
     assert judged is not None
+    assert outcome.report is not None
     weakest = judged.weakest_class
     console.print(
         f"\naccuracy       {judged.accuracy:.4f} on {judged.examples:,} test images\n"
@@ -126,13 +134,14 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
             console.print(f"               {gate}")
         if outcome.not_servable:
             console.print(f"               served: {outcome.not_servable}", markup=False, soft_wrap=True)
-        console.print(f"log            {_short(log)}")
+        console.print(f"report         {_short(outcome.report)}\nlog            {_short(log)}")
         return 1
     model, served = _short(outcome.pushed), outcome.pushed.parent
     cached = ", everything from the cache" if outcome.all_cached else ""
     console.print(
         f"verdict        [bold green]blessed[/] and pushed{cached}\n"
         f"model          {model}\n"
+        f"report         {_short(outcome.report)}\n"
         f"log            {_short(log)}\n"
         f"next           {_short(Path(sys.prefix))}/bin/mnist serve --model-dir {_short(served)}"
     )

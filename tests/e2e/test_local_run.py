@@ -27,6 +27,7 @@ NODES = [
     "Evaluator",
     "ServingValidator",
     "Pusher",
+    "ReportGen",
 ]
 # A few hundred digits teach enough to pass these gates, and chance (0.1) does not.
 TINY = ["--set", "gates.accuracy=0.5", "--set", "gates.class_accuracy=0", "--set", "trainer.train_steps=60"]
@@ -85,6 +86,7 @@ def test_nothing_is_written_outside_the_root_s_rooms(finished: Path) -> None:
         "logs",
         "metadata.db",
         "pipelines",
+        "reports",
         "serving",
     }
     assert not list(finished.glob("pipelines/mnist/.scratch/*"))

@@ -1,0 +1,1 @@
+"""ReportGen: one self-contained HTML page about a run, also when its model was refused."""

@@ -1,0 +1,165 @@
+"""What the nodes of a run left in their artifacts, read back for the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx.components.util import model_utils
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
+
+from components.report_gen import predictions
+from trainer import features
+
+SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
+STATISTICS_FILE = "FeatureStats.pb"  # StatisticsGen's name, one a split
+ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's, one a split
+METRICS_FILE = "metrics.json"  # the Trainer's
+VERDICT_FILE = "verdict.json"  # the Evaluator's
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set.
+
+    Attributes:
+        height: of an image, in pixels.
+        width: in pixels.
+        fingerprint: SHA-256 of the files' contents.
+        examples: how many, by split.
+        classes: how many of each class, by split: [C].
+        anomalies: lines, by split.
+        samples: one image of each class that was found at once, by split: label and uint8 [H, W].
+    """
+
+    height: int
+    width: int
+    fingerprint: str
+    examples: Mapping[str, int]
+    classes: Mapping[str, tuple[int, ...]]
+    anomalies: Mapping[str, list[str]]
+    samples: Mapping[str, list[tuple[int, NDArray[np.uint8]]]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the page is made of.
+
+    Attributes:
+        model_name: what the model is called.
+        recipe: which hyper-parameters trained it.
+        data: the data set.
+        training: metrics.json of the Trainer.
+        verdict: verdict.json of the Evaluator, empty where it wrote none.
+        blessed: whether the Evaluator accepted the model.
+        servable: whether a server answered with it as it should.
+        served: why, or why not.
+        pushed_version: the version it became, empty where it was not pushed.
+        answers: the test images and what the model says of them.
+    """
+
+    model_name: str
+    recipe: str
+    data: Data
+    training: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+    blessed: bool
+    servable: bool
+    served: str
+    pushed_version: str
+    answers: predictions.Answers
+
+    @property
+    def num_classes(self) -> int:
+        """As the model sees it."""
+        return self.answers.probabilities.shape[1]
+
+
+def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> Evidence:
+    """Read all artifacts, and ask the model about the test images."""
+    one = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in inputs.items()}
+    answers = predictions.ask(
+        path_utils.serving_model_path(one["model"].uri, path_utils.is_old_model_artifact(one["model"])),
+        one["dataset"].uri,
+    )
+    pushed = one["pushed_model"]
+    return Evidence(
+        model_name=model_name,
+        recipe=recipe,
+        data=_data(one, answers.probabilities.shape[1]),
+        training=_json(one["model_run"], METRICS_FILE),
+        verdict=_json(one["evaluation"], VERDICT_FILE),
+        blessed=model_utils.is_model_blessed(one["model_blessing"]),
+        servable=bool(one["infra_blessing"].get_int_custom_property("blessed")),
+        served=one["infra_blessing"].get_string_custom_property("reason"),
+        pushed_version=pushed.get_string_custom_property("pushed_version")
+        if pushed.get_int_custom_property("pushed")
+        else "",
+        answers=answers,
+    )
+
+
+def _data(one: Mapping[str, Artifact], classes: int) -> Data:
+    examples = one["examples"]
+    size = examples.get_int_custom_property("height"), examples.get_int_custom_property("width")
+    return Data(
+        height=size[0],
+        width=size[1],
+        fingerprint=examples.get_string_custom_property("fingerprint"),
+        examples={split: examples.get_int_custom_property(f"{split}_examples") for split in SPLITS},
+        classes={split: class_counts(_statistics(one["statistics"], split), classes) for split in SPLITS},
+        anomalies={
+            split: anomaly_lines(_anomalies(one["anomalies"], split))
+            for split in artifact_utils.decode_split_names(one["anomalies"].split_names)
+        },
+        samples={split: predictions.samples(examples, split, size, classes) for split in SPLITS},
+    )
+
+
+def class_counts(statistics: statistics_pb2.DatasetFeatureStatistics, classes: int) -> tuple[int, ...]:
+    """How many examples each class has, from the ranks of the label's values."""
+    (label,) = (f for f in statistics.features if list(f.path.step) == [features.LABEL])
+    found = {
+        int(bucket.label): int(bucket.sample_count) for bucket in label.string_stats.rank_histogram.buckets
+    }
+    return tuple(found.get(number, 0) for number in range(classes))
+
+
+def _statistics(artifact: Artifact, split: str) -> statistics_pb2.DatasetFeatureStatistics:
+    path = str(PurePath(artifact_utils.get_split_uri([artifact], split)) / STATISTICS_FILE)
+    with fileio.open(path, "rb") as file:
+        (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read()).datasets
+    return dataset
+
+
+def _anomalies(artifact: Artifact, split: str) -> anomalies_pb2.Anomalies:
+    path = str(PurePath(artifact_utils.get_split_uri([artifact], split)) / ANOMALIES_FILE)
+    with fileio.open(path, "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())
+
+
+def anomaly_lines(anomalies: anomalies_pb2.Anomalies) -> list[str]:
+    """One line per anomaly: the feature, and what is wrong with it."""
+    whole = anomalies.dataset_anomaly_info.description
+    return [whole] * bool(whole) + [
+        f"{name}: {info.description or info.short_description}"
+        for name, info in sorted(anomalies.anomaly_info.items())
+    ]
+
+
+def _json(artifact: Artifact, name: str) -> dict[str, Any]:
+    path = str(PurePath(artifact.uri) / name)
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path, "r") as file:
+        content: dict[str, Any] = json.loads(file.read())
+    return content

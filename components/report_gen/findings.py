@@ -1,0 +1,125 @@
+"""The figures of the page, from the evidence; what is said in words stands in the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.report_gen import measures
+from components.report_gen.evidence import Evidence
+
+_MISTAKES = 50
+_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """How the model does on the test images of one class.
+
+    Attributes:
+        number: the class.
+        count: its test images.
+        recall: the share of them that is recognised: the accuracy on the class.
+        precision: the share that is right of what was taken for it.
+        baseline: accuracy of the model in production on the class, None where there is none.
+    """
+
+    number: int
+    count: int
+    recall: measures.Interval
+    precision: measures.Interval
+    baseline: float | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the answers on the test split come to.
+
+    Attributes:
+        accuracy: overall.
+        errors: how many test images were classified wrongly.
+        confusion: int64 [C, C], rows are true classes.
+        classes: one for each class.
+        bins: for the reliability diagram.
+        calibration_error: expected calibration error.
+        log_loss: mean cross entropy, in nats.
+        mistakes: the worst, worst first.
+        pairs: the commonest confusions: true class, predicted class, count.
+    """
+
+    accuracy: measures.Interval
+    errors: int
+    confusion: NDArray[np.int64]
+    classes: tuple[OfClass, ...]
+    bins: tuple[measures.Bin, ...]
+    calibration_error: float
+    log_loss: float
+    mistakes: tuple[measures.Mistake, ...]
+    pairs: tuple[tuple[int, int, int], ...]
+
+    @property
+    def weakest(self) -> OfClass:
+        """The class with the lowest accuracy, of those that there are test images of."""
+        return min((c for c in self.classes if c.count), key=lambda c: c.recall.value)
+
+
+def find(evidence: Evidence) -> Findings:
+    """All figures."""
+    answers = evidence.answers
+    labels, predicted = answers.labels, answers.predicted
+    counts = measures.confusion(labels, predicted, evidence.num_classes)
+    right = predicted == labels
+    bins = measures.reliability(answers.confidence, right)
+    of_label = answers.probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return Findings(
+        accuracy=measures.wilson(int(right.sum()), len(labels)),
+        errors=int((~right).sum()),
+        confusion=counts,
+        classes=tuple(_of_class(counts, number) for number in range(evidence.num_classes)),
+        bins=bins,
+        calibration_error=measures.calibration_error(bins),
+        log_loss=float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()),
+        mistakes=measures.worst_mistakes(labels, answers.probabilities, _MISTAKES),
+        pairs=_commonest_confusions(counts),
+    )
+
+
+def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
+    """The figures for programs: `summary.json`, which `mnist runs` reads."""
+    return {
+        "accuracy": findings.accuracy.value,
+        "accuracy_interval": [findings.accuracy.low, findings.accuracy.high],
+        "class_accuracy": {str(c.number): c.recall.value for c in findings.classes if c.count},
+        "calibration_error": findings.calibration_error,
+        "log_loss": findings.log_loss,
+        "errors": findings.errors,
+        "test_examples": len(evidence.answers.labels),
+        "blessed": evidence.blessed,
+        "servable": evidence.servable,
+        "pushed_version": evidence.pushed_version,
+        "train_seconds": evidence.training.get("train_seconds"),
+        "images_per_s": evidence.training.get("images_per_s"),
+        "validation_accuracy": evidence.training.get("validation_accuracy"),
+    }
+
+
+def _of_class(counts: NDArray[np.int64], number: int) -> OfClass:
+    right = int(counts[number, number])
+    return OfClass(
+        number,
+        count=int(counts[number].sum()),
+        recall=measures.wilson(right, int(counts[number].sum())),
+        precision=measures.wilson(right, int(counts[:, number].sum())),
+    )
+
+
+def _commonest_confusions(counts: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
+    pairs = [
+        (int(label), int(predicted), int(counts[label, predicted]))
+        for label, predicted in np.argwhere(counts > 0)
+        if label != predicted
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS])

@@ -1,0 +1,146 @@
+"""The page: the template with the findings in it."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from platform import python_version
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from components.report_gen import chart
+from components.report_gen.evidence import Evidence
+from components.report_gen.findings import Findings
+from components.report_gen.sprite import Sprite
+
+_PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-transform", "apache-beam", "numpy")
+_SURE = 0.9  # probability above which a mistake is a confident one
+
+
+def render(e: Evidence, f: Findings) -> str:
+    """The page as HTML that needs nothing else.
+
+    Args:
+        e: what the nodes left.
+        f: what follows from it.
+    """
+    sprite = Sprite()
+    samples = {
+        split: [(label, sprite.add(image)) for label, image in some]
+        for split, some in e.data.samples.items()
+    }
+    mistakes = [(mistake, sprite.add(e.answers.images[mistake.index])) for mistake in f.mistakes]
+    scale_low = math.floor(min(c.recall.low for c in f.classes if c.count) * 100 - 0.2) / 100
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "percent": percent,
+        "figure": "{:.4g}".format,
+        "place": lambda share: round(max(0.0, share - scale_low) / (1 - scale_low), 4),
+    }
+    return environment.from_string(_resource("page.html.j2")).render(
+        e=e,
+        f=f,
+        verdict="Blessed and pushed" if e.pushed_version else "Refused",
+        lead=lead(e),
+        style=Markup(_resource("page.css")),
+        sprite=sprite,
+        samples=samples,
+        mistakes=mistakes,
+        curves=training_curves(e.training["history"]),
+        reliability=_reliability(f),
+        bin_count=len(f.bins),
+        has_baseline=any(c.baseline is not None for c in f.classes),
+        gates=e.verdict.get("gates", []),
+        robustness=[],
+        scale_low=scale_low,
+        confident_mistakes=int(
+            ((e.answers.predicted != e.answers.labels) & (e.answers.confidence > _SURE)).sum()
+        ),
+        versions={"python": python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def lead(e: Evidence) -> str:
+    """One line below the verdict: where the model is, or why it is nowhere."""
+    if e.pushed_version:
+        return f"Every gate was passed; served as version {e.pushed_version}."
+    if not e.blessed:
+        return "Not pushed: below a gate of the Evaluator. The model in production stays as it was."
+    if not e.servable:
+        return f"Not pushed: {e.served}. The model in production stays as it was."
+    return "Not pushed. The model in production stays as it was."
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share for people; an undefined one is a dash."""
+    return (
+        "\N{EN DASH}"
+        if math.isnan(share)
+        else f"{share:.{digits}%}".replace("%", "\N{NARROW NO-BREAK SPACE}%")
+    )
+
+
+def training_curves(history: dict[str, list[float]]) -> list[Markup]:
+    """A chart of the loss and one of the accuracy, by epoch; the validation split may come in seldom.
+
+    Args:
+        history: Keras's: a list of values for each of loss, accuracy, val_loss and val_accuracy.
+    """
+    charts = []
+    for metric, write in (("loss", "{:.3g}".format), ("accuracy", lambda v: percent(v, 1))):
+        lines = [
+            chart.Series(name, _by_epoch(values, len(history[metric])), colour)
+            for name, colour, values in (
+                ("train", 1, history.get(metric, [])),
+                ("validation", 2, history.get(f"val_{metric}", [])),
+            )
+            if values
+        ]
+        if lines:
+            values = [y for line in lines for _, y in line.points]
+            epochs = len(history[metric])
+            charts.append(
+                chart.draw(
+                    f"{metric.capitalize()} by epoch",
+                    chart.Axis("epoch", min(1, epochs - 1), epochs, whole=True),
+                    chart.spanning("", values, write),
+                    lines,
+                )
+            )
+    return charts
+
+
+def _by_epoch(values: list[float], epochs: int) -> list[tuple[float, float]]:
+    # What is measured once is measured at the end.
+    first = epochs - len(values) + 1
+    return [(float(first + number), value) for number, value in enumerate(values)]
+
+
+def _reliability(f: Findings) -> Markup:
+    least = min(min(part.confidence, part.accuracy.low) for part in f.bins)
+    low = math.floor(least * 10) / 10
+    axis: dict[str, Any] = {"low": low, "high": 1.0, "number": lambda v: percent(v, 0)}
+    return chart.draw(
+        "Reliability",
+        chart.Axis("probability that the model gave its answer", **axis),
+        chart.Axis("share that was right", **axis),
+        [
+            chart.Series(
+                "answers",
+                [(part.confidence, part.accuracy.value) for part in f.bins],
+                whiskers=[(part.accuracy.low, part.accuracy.high) for part in f.bins],
+            )
+        ],
+        diagonal=True,
+        note="on the dashed line, probabilities mean what they say; bars are 95 % intervals",
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
