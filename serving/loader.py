@@ -148,7 +148,7 @@ class Loader:
         self._nudge.set()
         self._await([config.name for config in configs], timeout_s)
 
-    def wait_until_any(self, timeout_s: float | None = None) -> bool:
+    def wait_until_ready(self, timeout_s: float | None = None) -> bool:
         """Wait until every model has a version that answers; False when time ran out first."""
         with self._changed:
             return self._changed.wait_for(self._all_available, timeout_s)

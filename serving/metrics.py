@@ -69,12 +69,6 @@ class Metrics:
         self.log_count = self._counter(
             "request_log_count", "The total number of requests logged.", "model_name", "status"
         )
-        self._warmup_records = self._counter(
-            "model_warmup_records_read",
-            "Total number of warmup records read during model warmup.",
-            "model_path",
-            "status",
-        )
         self._latency = self._histogram(
             "request_latency",
             "Distribution of wall time (in microseconds) for Tensorflow Serving request.",

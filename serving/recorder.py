@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import tensorflow as tf
 from serving.errors import Code, ServingError
 from serving.metrics import Metrics
 from serving.servable import as_serving_error
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 
@@ -106,6 +109,7 @@ class Recorder:
             except tf.errors.OpError as error:
                 raise as_serving_error(error) from error
             except Exception as error:
+                log.exception("%s %s of %s failed", entrypoint, api, record.model)
                 raise ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
         except ServingError as error:
             record.code, record.message = error.code, error.message

@@ -33,7 +33,7 @@ from serving.warmup import warm_up
 log = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-READY_CHECK_S = 0.5
+READY_CHECK_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ async def _become_ready(
     loader: Loader, healths: health.HealthServicer, on_ready: Callable[[], None]
 ) -> None:
     while not loader.ready:
-        await asyncio.sleep(READY_CHECK_S / 10)
+        await asyncio.sleep(READY_CHECK_S)
     _set_health(healths, health_pb2.HealthCheckResponse.SERVING)
     on_ready()
 

@@ -77,7 +77,8 @@ def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
     again = emulate(file, store)
     assert again.returncode == 0, again.stderr
     cached = {node for node, state in states(again).items() if state == "cached"}
-    assert first.keys() - cached == {"IdxFiles", "Pusher"}  # importers never are, and this Pusher shall not
+    # Importers never are, this Pusher shall not be, and the report tells of what was pushed.
+    assert first.keys() - cached == {"IdxFiles", "Pusher", "ReportGen"}
 
 
 def test_a_gate_of_the_run_refuses_the_model(file: Path, store: Path) -> None:

@@ -67,13 +67,25 @@ def small(version: Path, logs: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(version, folder / "m" / "1")
     written = ("--access-log", str(logs / "access.jsonl"), "--log-requests", str(logs / "requests"))
     with running(folder / "m", folder, *SMALL, *written) as server:
-        yield at(server)
+        there = at(server)
+        answers(there)
+        there.rest("POST", f"{MODEL}:predict", {})
+        yield there
     check_access_log(logs / "access.jsonl")
     check_request_log(logs / "requests")
 
 
+def answers(there: Endpoint) -> None:
+    """Good requests are answered."""
+    assert there.rest("GET", MODEL)[0] == 200
+    assert there.rest("POST", f"{MODEL}:predict", {"instances": [2.0]}) == (200, {"predictions": [3.0]})
+    with there.channel() as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert list(stub.Predict(predict_request([4.0]), CALL_S).outputs["y"].float_val) == [4.0]
+
+
 def check_access_log(path: Path) -> None:
-    """What the tests below asked of the server stands in its access log, a JSON object a line."""
+    """What was asked of the server stands in its access log, a JSON object a line."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     asked = {(line["entrypoint"], line["api"], line["status"]) for line in lines}
     assert {
@@ -105,14 +117,6 @@ def check_request_log(folder: Path) -> None:
     assert record.log_metadata.timestamp_secs > 0
 
 
-def test_it_answers(small: Endpoint) -> None:
-    assert small.rest("GET", MODEL)[0] == 200
-    assert small.rest("POST", f"{MODEL}:predict", {"instances": [2.0]}) == (200, {"predictions": [3.0]})
-    with small.channel() as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        assert list(stub.Predict(predict_request([4.0]), CALL_S).outputs["y"].float_val) == [4.0]
-
-
 @pytest.mark.parametrize(
     ("body", "headers", "status", "message"),
     [
@@ -142,7 +146,7 @@ def test_a_body_over_a_limit_is_refused(
     answer = small.rest("POST", f"{MODEL}:predict", body, headers)
     assert answer[0] == status
     assert message in answer[1]["error"]
-    test_it_answers(small)
+    answers(small)
 
 
 def test_a_message_over_the_limit_is_refused(small: Endpoint) -> None:
@@ -151,7 +155,7 @@ def test_a_message_over_the_limit_is_refused(small: Endpoint) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.Predict(predict_request([1.0] * 2**19), CALL_S)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    test_it_answers(small)
+    answers(small)
 
 
 def test_clients_that_are_slow_or_leave_or_talk_nonsense(small: Endpoint) -> None:
@@ -169,10 +173,10 @@ def test_clients_that_are_slow_or_leave_or_talk_nonsense(small: Endpoint) -> Non
             connection = socket.create_connection(("127.0.0.1", port), CALL_S)
             connection.sendall(openings[number % len(openings)])
             sockets.append(connection)
-    test_it_answers(small)
+    answers(small)
     for connection in sockets:
         connection.close()
-    test_it_answers(small)
+    answers(small)
 
 
 def test_a_head_that_never_ends_is_not_waited_for(small: Endpoint) -> None:
@@ -361,6 +365,22 @@ def test_bad_settings_end_in_one_line(tmp_path: Path, arguments: list[str], mess
     assert result.output.startswith("mnist: ")
     assert message.format(**words) in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_the_server_imports_tensorflow_and_grpc_and_little_else() -> None:
+    program = (
+        "import sys, serving.command; early = set(sys.modules); import serving.server;"
+        "print(' '.join({name.partition('.')[0] for name in early}));"
+        "print(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    early, late = (set(line.split()) for line in output.splitlines()[-2:])
+    assert not early & {"tensorflow", "grpc", "numpy", "pydantic"}
+    assert {"tensorflow", "grpc"} <= late
+    rooms = {"bench", "components", "kubeflow", "pipeline", "trainer"}
+    assert not late & (rooms | {"apache_beam", "kfp", "tensorflow_transform", "tfx"})
 
 
 class Authority:

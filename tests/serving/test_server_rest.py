@@ -31,7 +31,7 @@ def service(half_plus_two_dir: Path) -> Iterator[Service]:
         [ModelConfig(half_plus_two.NAME, half_plus_two_dir / half_plus_two.NAME)], warm_up, 0.05
     )
     loader.start()
-    assert loader.wait_until_any(30)
+    assert loader.wait_until_ready(30)
     yield Service(loader, Batcher(BatchingParameters(), Metrics().batch))
     loader.close()
 
