@@ -19,7 +19,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import interruption, isolation, recovery
+from pipeline import beam_memo, interruption, isolation, recovery
 
 PROGRESS_LOGGER = "trainer.progress"
 TRAINER = "Trainer"
@@ -139,6 +139,7 @@ def pin_beam_to_this_process() -> None:
     Beam's own default first downloads a Go binary; BeamDagRunner takes no option for its runner.
     """
     StandardOptions.DEFAULT_RUNNER = "FnApiRunner"
+    beam_memo.install()
 
 
 @contextmanager
