@@ -144,6 +144,7 @@ class PipelineConfig(Section):
     name: str = Field("mnist", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
     root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
+    overlap: bool = Field(True, description="run nodes beside each other where cores and memory allow")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = TrainerConfig()
     gates: GatesConfig = GatesConfig()

@@ -75,7 +75,6 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=trainer.outputs["model"],
         examples=example_gen.outputs["examples"],
         split=features.TEST,
-        model_blessing=evaluator.outputs["blessing"],
         **config.serving_validator.model_dump(),
     )
     pusher = Pusher(
@@ -102,7 +101,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model_name=config.push.model_name,
         recipe=config.trainer.recipe,
     )
-    return _pipeline(config, [*prepared.nodes(), trainer, evaluator, serving_validator, pusher, report_gen])
+    return _pipeline(config, [*prepared.nodes(), trainer, serving_validator, evaluator, pusher, report_gen])
 
 
 def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:

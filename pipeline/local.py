@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import beam_memo, interruption, isolation, recovery
+from pipeline.beside import Beside, MetadataInTurn
 
 PROGRESS_LOGGER = "trainer.progress"
 TRAINER = "Trainer"
@@ -72,6 +73,7 @@ class _Run:
 
     observer: Observer
     trainer_in_new_process: bool
+    beside: Beside
     nodes: dict[str, NodeRun] = field(default_factory=dict)
     error: NodeError | KeyboardInterrupt | None = None
 
@@ -80,7 +82,11 @@ _current: _Run | None = None
 
 
 def run(
-    pipeline: Pipeline, observer: Observer, run_id: str, trainer_in_new_process: bool | None = None
+    pipeline: Pipeline,
+    observer: Observer,
+    run_id: str,
+    trainer_in_new_process: bool | None = None,
+    beside: Collection[str] = (),
 ) -> dict[str, NodeRun]:
     """Run every node whose result is not cached.
 
@@ -90,6 +96,7 @@ def run(
         run_id: recorded in ML Metadata.
         trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
             GPUs; None means: when there are GPUs.
+        beside: nodes that run beside those after them: see `pipeline.beside`.
 
     Returns:
         What each node did, by node id.
@@ -109,14 +116,18 @@ def run(
         for execution_id in recovery.mend(pipeline.metadata_connection_config, info.pipeline_name, root):
             logging.warning("execution %d of an earlier run was interrupted: cleaned up", execution_id)
         observer.planned([component.id for component in pipeline.components])
-        _current = _Run(observer, trainer_in_new_process)
+        _current = _Run(observer, trainer_in_new_process, Beside(beside))
         with _progress_to(observer), isolation.gpus_hidden(trainer_in_new_process):
             try:
                 _Runner(run_id).run(pipeline)
+                _current.beside.finish()
             except Exception:
                 # Beam wraps what a node raises, an interruption too.
                 if _current.error is None:
                     raise
+                if isinstance(_current.error, NodeError):
+                    with suppress(Exception):  # the first error is the one to tell
+                        _current.beside.finish()
                 raise _current.error from None
         return _current.nodes
 
@@ -160,6 +171,10 @@ class _Node(PipelineNodeAsDoFn):
     """A node of the DAG that reports when it begins and how it ends."""
 
     def _run_node(self) -> None:
+        assert _current is not None
+        _current.beside.run(self._node_id, self._observed)
+
+    def _observed(self) -> None:
         run = _current
         assert run is not None
         run.observer.started(self._node_id)
@@ -180,7 +195,7 @@ class _Node(PipelineNodeAsDoFn):
                 state, run.error = STOPPED, KeyboardInterrupt()
             else:
                 logging.exception("node %s failed", self._node_id)
-                run.error = NodeError(self._node_id, str(error) or type(error).__name__)
+                run.error = run.error or NodeError(self._node_id, str(error) or type(error).__name__)
             raise
         finally:
             seconds = time.monotonic() - begin
@@ -191,7 +206,7 @@ class _Node(PipelineNodeAsDoFn):
         """Drive, execute and publish the node; returns the execution's id, None when it was skipped."""
         info = launcher.Launcher(
             pipeline_node=self._pipeline_node,
-            mlmd_connection=metadata.Metadata(self._mlmd_connection_config),
+            mlmd_connection=MetadataInTurn(self._mlmd_connection_config),
             pipeline_info=self._pipeline_info,
             pipeline_runtime_spec=self._pipeline_runtime_spec,
             executor_spec=self._executor_spec,
@@ -203,7 +218,7 @@ class _Node(PipelineNodeAsDoFn):
     def _state_of(self, execution_id: int | None) -> str:
         if execution_id is None:
             return SKIPPED
-        with metadata.Metadata(self._mlmd_connection_config) as handle:
+        with MetadataInTurn(self._mlmd_connection_config) as handle:
             (execution,) = handle.store.get_executions_by_id([execution_id])
         return _STATES[execution.last_known_state]
 
@@ -224,6 +239,8 @@ class _Runner(BeamDagRunner):
         self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None
     ) -> None:
         """Run the compiled pipeline under the given id."""
+        assert _current is not None
+        _current.beside.arrange(pipeline.nodes)
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
         )

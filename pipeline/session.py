@@ -15,7 +15,7 @@ from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx.orchestration.pipeline import Pipeline
 
-from pipeline import definition, history, local, recovery, report_page, verdict
+from pipeline import beside, definition, history, local, recovery, report_page, verdict
 from pipeline.config import PipelineConfig
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcom
     pipeline = definition.create_pipeline(config)
 
     def work() -> Outcome:
-        outcome = _collect(pipeline, local.run(pipeline, observer, run_id))
+        nodes = beside.NODES if config.overlap and beside.room() else ()
+        outcome = _collect(pipeline, local.run(pipeline, observer, run_id, beside=nodes))
         page = report_page.write(config, history.History(config).find(run_id))
         return replace(outcome, report=page)
 
@@ -94,10 +95,7 @@ def _collect(pipeline: Pipeline, nodes: dict[str, local.NodeRun]) -> Outcome:
     served = only_output("ServingValidator", "blessing").custom_properties
     return Outcome(
         verdict=judged,
-        # A model that the Evaluator refused is not served at all.
-        not_servable=served["reason"].string_value
-        if judged.blessed and not served["blessed"].int_value
-        else None,
+        not_servable=None if served["blessed"].int_value else served["reason"].string_value,
         pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
         all_cached=all(node.state == local.CACHED for node in nodes.values()),
     )

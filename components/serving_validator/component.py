@@ -23,7 +23,6 @@ class ServingValidatorSpec(ComponentSpec):
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
-        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
     }
     OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)}
 
@@ -44,7 +43,6 @@ class ServingValidator(BaseComponent):
         split: str,
         num_examples: int,
         latency_budget_ms: float,
-        model_blessing: BaseChannel | None = None,
         server_binary: str = "",
     ) -> None:
         """Declare the node.
@@ -55,10 +53,8 @@ class ServingValidator(BaseComponent):
             split: the split whose examples are sent.
             num_examples: how many of them.
             latency_budget_ms: 95 % of the requests of one image must be answered in that time, by each API.
-            model_blessing: the Evaluator's; a model that it refused is not served at all.
             server_binary: path of a tensorflow_model_server to use; empty: the project's own server.
         """
-        inputs = {} if model_blessing is None else {"model_blessing": model_blessing}
         super().__init__(
             ServingValidatorSpec(
                 model=model,
@@ -68,6 +64,5 @@ class ServingValidator(BaseComponent):
                 latency_budget_ms=latency_budget_ms,
                 server_binary=server_binary,
                 blessing=Channel(type=standard_artifacts.InfraBlessing),
-                **inputs,
             )
         )

@@ -11,7 +11,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import tensorflow as tf
-from tfx.components.util import model_utils
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
@@ -80,9 +79,6 @@ class Executor(BaseExecutor):
 def _validate(
     input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any], report: Report
 ) -> None:
-    evaluated = input_dict.get("model_blessing")
-    if evaluated and not model_utils.is_model_blessed(artifact_utils.get_single_instance(evaluated)):
-        raise checks.RefusedError("the Evaluator refused the model, so no server was started")
     model = artifact_utils.get_single_instance(input_dict["model"])
     with tempfile.TemporaryDirectory(prefix="serving-validator-") as scratch:
         version_dir = Path(scratch) / model_server.MODEL / "1"

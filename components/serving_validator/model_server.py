@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.serving_validator import tied
 from serving.client import Client
 from serving.errors import ServingError
 
@@ -50,7 +51,7 @@ def serving(base: Path, binary: str, log: Path) -> Iterator[Ports]:
     with log.open("wb") as output:
         # Its own process group: a Ctrl-C on the terminal is the run's business, which then ends the server.
         process = subprocess.Popen(
-            _command(base, binary, ports),
+            [sys.executable, "-IS", tied.__file__, *_command(base, binary, ports)],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

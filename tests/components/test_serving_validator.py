@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tfx.utils import proto_utils
 
 from components.idx_example_gen import idx
 from components.pusher.executor import Executor as Pusher
-from components.serving_validator import executor
+from components.serving_validator import executor, tied
 from components.serving_validator.executor import Executor
 from trainer import features, warmup
 
@@ -102,15 +104,11 @@ def validate(
 ) -> Callable[..., standard_artifacts.InfraBlessing]:
     """Validates the model below tmp_path/model."""
 
-    def run(evaluated: bool = True, **properties: object) -> standard_artifacts.InfraBlessing:
+    def run(**properties: object) -> standard_artifacts.InfraBlessing:
         blessing = standard_artifacts.InfraBlessing()
         blessing.uri = str(tmp_path / "infra_blessing")
         Executor().Do(
-            {
-                "model": [model_artifact(tmp_path)],
-                "examples": [examples],
-                "model_blessing": [model_blessing(evaluated)],
-            },
+            {"model": [model_artifact(tmp_path)], "examples": [examples]},
             {"blessing": [blessing]},
             {"split": "test", "num_examples": 20, "latency_budget_ms": 5_000.0, "server_binary": ""}
             | properties,
@@ -240,13 +238,6 @@ def test_a_slow_model_is_refused(
     assert "over the budget of 0.001 ms" in reason(validate(latency_budget_ms=0.001))
 
 
-def test_what_the_evaluator_refused_is_not_served(
-    validate: Callable[..., standard_artifacts.InfraBlessing],
-) -> None:
-    # There is not even a model to be served.
-    assert "the Evaluator refused the model" in reason(validate(evaluated=False))
-
-
 def script(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -283,3 +274,26 @@ def test_a_server_that_dies_is_told_with_its_last_words(
     Candidate().save(model_dir(tmp_path))
     binary = script(tmp_path / "server", "#!/bin/sh\necho some noise\necho no space left >&2\nexit 3\n")
     assert reason(validate(server_binary=binary)) == "the server ended with code 3: no space left"
+
+
+def test_a_server_ends_with_the_run_that_started_it() -> None:
+    starts = f"""
+import subprocess, sys, time
+command = [sys.executable, "-IS", {tied.__file__!r}, "sleep", "60"]
+process = subprocess.Popen(command, start_new_session=True)
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        command = Path(f"/proc/{int(run.stdout.readline())}/cmdline")
+        wait_until(lambda: command.read_text().startswith("sleep"))
+        run.kill()
+    wait_until(lambda: not command.exists())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)

@@ -56,10 +56,14 @@ def toy(tmp_path: Path) -> Pipeline:
     first = toy_nodes.First(orders=orders)
     trainer = toy_nodes.Trainer(orders=orders, before=first.outputs["output"])
     last = toy_nodes.Last(orders=orders, before=trainer.outputs["output"])
+    return pipeline_of(tmp_path, [first, trainer, last])
+
+
+def pipeline_of(tmp_path: Path, components: list) -> Pipeline:
     return Pipeline(
         pipeline_name="toy",
         pipeline_root=str(tmp_path / "pipelines" / "toy"),
-        components=[first, trainer, last],
+        components=components,
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(tmp_path / "metadata.db")
@@ -148,3 +152,48 @@ def test_an_interruption_that_c_code_turned_into_an_error_is_one(tmp_path: Path,
     with interruption.insistent(), pytest.raises(KeyboardInterrupt):
         local.run(toy(tmp_path), recorder, new_run_id())
     assert recorder.states() == {"First": local.STOPPED}
+
+
+def forked(tmp_path: Path) -> Pipeline:
+    """First, then Side and Trainer, then Join."""
+    orders = str(tmp_path / "orders")
+    first = toy_nodes.First(orders=orders)
+    side = toy_nodes.Side(orders=orders, before=first.outputs["output"])
+    trainer = toy_nodes.Trainer(orders=orders, before=first.outputs["output"])
+    join = toy_nodes.Join(orders=orders, before=trainer.outputs["output"], side=side.outputs["output"])
+    return pipeline_of(tmp_path, [first, side, trainer, join])
+
+
+def run_forked(tmp_path: Path) -> Recorder:
+    recorder = Recorder()
+    local.run(forked(tmp_path), recorder, new_run_id(), beside={"Side"})
+    return recorder
+
+
+def test_a_node_runs_beside_those_that_do_not_need_it(tmp_path: Path, orders: Path) -> None:
+    # In turn it would wait in vain.
+    (orders / "Side").write_text("wait for the Trainer")
+    recorder = run_forked(tmp_path)
+    assert recorder.states() == dict.fromkeys(["First", "Side", "Trainer", "Join"], "done")
+    assert recorder.events.index(("finished", "Side", "done")) < recorder.events.index(("started", "Join"))
+    assert (orders / "Join of Trainer after First and Side.ran").exists()
+    assert set(run_forked(tmp_path).states().values()) == {"cached"}
+
+
+def test_a_node_that_fails_beside_others_is_named_and_they_are_kept(tmp_path: Path, orders: Path) -> None:
+    (orders / "Side").write_text("no server")
+    with pytest.raises(local.NodeError, match=r"^no server$") as caught:
+        run_forked(tmp_path)
+    assert caught.value.node == "Side"
+    (orders / "Side").unlink()
+    states = {"First": "cached", "Trainer": "cached", "Side": "done", "Join": "done"}
+    assert run_forked(tmp_path).states() == states
+
+
+def test_a_run_that_failed_leaves_no_node_behind(tmp_path: Path, orders: Path) -> None:
+    (orders / "Side").write_text("wait for the Trainer")
+    (orders / "Trainer after First").write_text("out of memory")
+    recorder = Recorder()
+    with pytest.raises(local.NodeError, match=r"^out of memory$"):
+        local.run(forked(tmp_path), recorder, new_run_id(), beside={"Side"})
+    assert recorder.states() == {"First": "done", "Side": "done", "Trainer": "failed"}

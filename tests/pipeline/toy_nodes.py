@@ -1,4 +1,4 @@
-"""Three small nodes, for tests of the runner: what they do is told to them by a folder of files.
+"""Small nodes, for tests of the runner: what they do is told to them by a folder of files.
 
 No postponed annotations here: TFX reads the types of a node's function.
 """
@@ -30,7 +30,14 @@ def _work(name: str, orders: str, output: String) -> None:
                 time.sleep(5)
             except KeyboardInterrupt:
                 raise SystemError("a call returned a result with an exception set") from None
-        raise RuntimeError(order.read_text())
+        if order.read_text() == "wait for the Trainer":
+            ends_at = time.monotonic() + 20
+            while not Path(orders, "Trainer after First.ran").exists():
+                if time.monotonic() > ends_at:
+                    raise RuntimeError("the Trainer never ran")
+                time.sleep(0.01)
+        else:
+            raise RuntimeError(order.read_text())
     output.value = name
 
 
@@ -48,3 +55,19 @@ def Trainer(orders: Parameter[str], before: InputArtifact[String], output: Outpu
 def Last(orders: Parameter[str], before: InputArtifact[String], output: OutputArtifact[String]):  # noqa: N802
     _work("Last", orders, output)
     del before
+
+
+@component
+def Side(orders: Parameter[str], before: InputArtifact[String], output: OutputArtifact[String]):  # noqa: N802
+    _work("Side", orders, output)
+    del before
+
+
+@component
+def Join(  # noqa: N802
+    orders: Parameter[str],
+    before: InputArtifact[String],
+    side: InputArtifact[String],
+    output: OutputArtifact[String],
+):
+    _work(f"Join of {before.value} and {side.value}", orders, output)
