@@ -52,13 +52,32 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The four IDX files, and what is known about them before the pipeline runs."""
 
-    dataset: str = Field("mnist", description="name of a known data set, used when `uri` is empty")
+    dataset: str = Field("mnist", description="name: drift is looked for among data of the same name")
     uri: str = Field("", description="folder of the IDX files")
     fingerprint: str = Field("", description="SHA-256 of the files' contents; empty: not checked")
     height: PositiveInt = Field(features.DEFAULT_HEIGHT, description="image height in pixels")
     width: PositiveInt = Field(features.DEFAULT_WIDTH, description="image width in pixels")
     num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
     shards: PositiveInt = Field(2, description="files per split that IdxExampleGen writes")
+
+
+class DataGateConfig(Section):
+    """What data must be to be trained on; thresholds are for what sampling noise does not explain."""
+
+    stop_at: Literal["warning", "error"] = Field(
+        "error", description="severity of ExampleValidator's anomalies that stops the run"
+    )
+    allow: Strings = Field((), description="names of anomalies that pass; * stands for anything")
+    max_labels: Share = Field(0.05, description="distance of label distributions")
+    max_images: Share = Field(0.1, description="distance of distributions of an image fact")
+    max_agreement: Share = Field(0.1, description="right answers of class means lost between splits")
+    max_leakage: Share = Field(0.005, description="test images that are in training too")
+    max_imbalance: Annotated[float, Field(ge=1)] = Field(
+        8.0, description="times that a class is as frequent as the median class"
+    )
+    drift: bool = Field(True, description="compare with the data of the same name that went before")
+    previous: str = Field("", description="folder of their facts.json; empty: as found below `root`")
+    previous_fingerprint: str = Field("", description="SHA-256 of that file, for the cache")
 
 
 # A field of the recipe can be set like any other; None keeps the recipe's own value.
@@ -146,6 +165,7 @@ class PipelineConfig(Section):
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
     overlap: bool = Field(True, description="run nodes beside each other where cores and memory allow")
     data: DataConfig = DataConfig()
+    data_gate: DataGateConfig = DataGateConfig()
     trainer: TrainerConfig = TrainerConfig()
     gates: GatesConfig = GatesConfig()
     serving_validator: ServingValidatorConfig = ServingValidatorConfig()

@@ -15,14 +15,14 @@ from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2
 
-from components.artifacts import IdxFiles
+from components.artifacts import DataBlessing, IdxFiles
 from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
 from components.idx_example_gen.component import IdxExampleGen
 from components.pusher.component import Pusher
 from components.report_gen.component import ReportGen
 from components.serving_validator.component import ServingValidator
-from pipeline.config import PipelineConfig
+from pipeline.config import DataGateConfig, PipelineConfig
 from pipeline.connection import connection_config
 from pipeline.evaluation import eval_config
 from pipeline.schema import schema_text
@@ -38,11 +38,12 @@ class _Prepared:
     schema: CuratedSchema
     statistics_gen: StatisticsGen
     example_validator: ExampleValidator
+    previous_data: Importer | None
     data_gate: DataGate
     transform: Transform
 
     def nodes(self) -> list[BaseNode]:
-        return list(vars(self).values())
+        return [node for node in vars(self).values() if node is not None]
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -92,6 +93,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         examples=example_gen.outputs["examples"],
         statistics=prepared.statistics_gen.outputs["statistics"],
         anomalies=prepared.example_validator.outputs["anomalies"],
+        data_blessing=prepared.data_gate.outputs["blessing"],
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         evaluation=evaluator.outputs["evaluation"],
@@ -148,7 +150,15 @@ def _prepare(config: PipelineConfig) -> _Prepared:
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
     )
-    data_gate = DataGate(anomalies=example_validator.outputs["anomalies"])
+    gate = config.data_gate
+    previous_data = _previous_data(gate)
+    data_gate = DataGate(
+        examples=example_gen.outputs["examples"],
+        anomalies=example_validator.outputs["anomalies"],
+        dataset=data.dataset,
+        previous=previous_data.outputs["result"] if previous_data else None,
+        **gate.model_dump(exclude={"drift", "previous", "previous_fingerprint"}),
+    )
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema.outputs["schema"],
@@ -161,8 +171,26 @@ def _prepare(config: PipelineConfig) -> _Prepared:
     )
     transform.add_upstream_node(data_gate)
     return _Prepared(
-        idx_files, example_gen, schema, statistics_gen, example_validator, data_gate, transform
+        idx_files,
+        example_gen,
+        schema,
+        statistics_gen,
+        example_validator,
+        previous_data,
+        data_gate,
+        transform,
     )
+
+
+def _previous_data(gate: DataGateConfig) -> Importer | None:
+    """The facts of the data before these, where there are any."""
+    if not gate.previous:
+        return None
+    return Importer(
+        source_uri=gate.previous,
+        artifact_type=DataBlessing,
+        custom_properties={"fingerprint": gate.previous_fingerprint},
+    ).with_id("PreviousData")
 
 
 def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:

@@ -17,6 +17,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline import beside, definition, history, local, recovery, report_page, verdict
 from pipeline.config import PipelineConfig
+from pipeline.previous_data import with_previous_data
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Tuned:
 
 def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
-    pipeline = definition.create_pipeline(config)
+    pipeline = definition.create_pipeline(with_previous_data(config))
 
     def work() -> Outcome:
         nodes = beside.NODES if config.overlap and beside.room() else ()
@@ -58,7 +59,7 @@ def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcom
 
 def tune(config: PipelineConfig, trials: int, observer: local.Observer, run_id: str) -> Tuned:
     """Search for a better recipe; what goes wrong is part of the outcome, with the details in the log."""
-    pipeline = definition.create_tuning_pipeline(config, trials)
+    pipeline = definition.create_tuning_pipeline(with_previous_data(config), trials)
     return _guarded(Tuned, lambda: _best(config, pipeline, local.run(pipeline, observer, run_id)))
 
 

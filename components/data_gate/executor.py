@@ -3,68 +3,136 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's name, one a split
+from components.data_gate import checks, schema
+from components.data_gate.checks import Anomaly, Thresholds
+from components.data_gate.survey import FACTS_FILE, DatasetFacts, survey
+
 REPORT_FILE = "data_gate.json"
+
+logger = logging.getLogger(__name__)
 
 
 class DataAnomaliesError(Exception):
-    """The data are not what the schema says; the text lists every anomaly."""
+    """The data are not what they should be; the text lists every anomaly."""
 
 
 class Executor(BaseExecutor):
-    """Reads the anomalies of every split; raises, or blesses the data."""
+    """Computes the facts of the data, looks for anomalies, and raises or blesses the data."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
         input_dict: dict[str, list[Artifact]],
         output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],  # noqa: ARG002
+        exec_properties: dict[str, Any],
     ) -> None:
-        """Write the `blessing` artifact: a JSON file of the splits that were looked at.
+        """Write the `blessing` artifact: facts.json, and data_gate.json with all anomalies that passed.
+
+        Its custom properties are `blessed`, `leaked` (test images that are in train too) and `allowed`, the
+        names of anomalies that `allow` let through.
 
         Raises:
-            DataAnomaliesError: naming split, feature and fault of each anomaly.
+            DataAnomaliesError: naming each anomaly, with the share of the data that it concerns.
+            survey.FactsError: where the previous data's facts are not to be read.
         """
-        anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
-        splits = artifact_utils.decode_split_names(anomalies.split_names)
-        found = [
-            f"{split}: {what}"
-            for split in splits
-            for what in describe(read_anomalies(artifact_utils.get_split_uri([anomalies], split)))
-        ]
-        if found:
-            raise DataAnomaliesError("the data do not fit the schema: " + "; ".join(found))
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        facts = _facts_of(examples, exec_properties["dataset"])
+        before = _previous(input_dict)
+        errors, warnings = _schema_anomalies(
+            artifact_utils.get_single_instance(input_dict["anomalies"]), facts
+        )
+        errors += checks.find(facts, before, _thresholds(exec_properties))
+        for warning in warnings:
+            logger.warning("%s", warning)
+        if exec_properties["stop_at"] == "warning":
+            errors = warnings + errors
+        allow = [name for name in exec_properties["allow"].split(",") if name]
+        stopping = checks.unallowed(errors, allow)
+        if stopping:
+            raise DataAnomaliesError(_why(stopping))
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.set_int_custom_property("blessed", 1)
-        io_utils.write_string_file(
-            str(PurePath(blessing.uri) / REPORT_FILE), json.dumps({"splits": splits, "anomalies": found})
+        blessing.set_int_custom_property("leaked", sum(facts.leaked.values()))
+        blessing.set_string_custom_property("allowed", ",".join(each.name for each in errors))
+        report = {
+            "splits": list(facts.splits),
+            "compared_with": before.fingerprint if before else None,
+            "leaked": facts.leaked,
+            "allowed": [_as_json(each) for each in errors],
+            "warnings": [_as_json(each) for each in warnings],
+        }
+        io_utils.write_string_file(str(PurePath(blessing.uri) / REPORT_FILE), json.dumps(report))
+        # Last: who finds facts finds those of data that were let through.
+        io_utils.write_string_file(str(PurePath(blessing.uri) / FACTS_FILE), facts.to_json())
+
+
+def _why(stopping: Sequence[Anomaly]) -> str:
+    """A line for each anomaly, and what to do."""
+    many = len(stopping) > 1
+    return "\n".join(
+        [
+            f"{len(stopping)} anomal{'ies' if many else 'y'} in the data",
+            *(f"  {anomaly}" for anomaly in stopping),
+            f"mend the data, or let {'them' if many else 'it'} pass with --set "
+            f"data_gate.allow={','.join(anomaly.name for anomaly in stopping)}",
+        ]
+    )
+
+
+def _facts_of(examples: Artifact, dataset: str) -> DatasetFacts:
+    splits = artifact_utils.decode_split_names(examples.split_names)
+    height, width, num_classes = (
+        examples.get_int_custom_property(name) for name in ("height", "width", "num_classes")
+    )
+    return survey(
+        {split: artifact_utils.get_split_uri([examples], split) for split in splits},
+        (height, width),
+        num_classes,
+        dataset,
+        examples.get_string_custom_property("fingerprint"),
+    )
+
+
+def _previous(input_dict: Mapping[str, list[Artifact]]) -> DatasetFacts | None:
+    given = input_dict.get("previous")
+    if not given:
+        return None
+    with fileio.open(str(PurePath(artifact_utils.get_single_uri(given)) / FACTS_FILE), "r") as file:
+        return DatasetFacts.from_json(file.read())
+
+
+def _schema_anomalies(artifact: Artifact, facts: DatasetFacts) -> tuple[list[Anomaly], list[Anomaly]]:
+    """Those that stop the run, and those that are only worth a warning."""
+    found = [
+        each
+        for split in artifact_utils.decode_split_names(artifact.split_names)
+        for each in schema.find(
+            split,
+            schema.read_anomalies(artifact_utils.get_split_uri([artifact], split)),
+            facts.splits[split],
         )
+    ]
+    return (
+        [anomaly for severity, anomaly in found if severity == "error"],
+        [anomaly for severity, anomaly in found if severity == "warning"],
+    )
 
 
-def read_anomalies(folder: str) -> anomalies_pb2.Anomalies:
-    """The anomalies of one split, from ExampleValidator's folder for it."""
-    with fileio.open(str(PurePath(folder) / ANOMALIES_FILE), "rb") as file:
-        return anomalies_pb2.Anomalies.FromString(file.read())
+def _thresholds(exec_properties: Mapping[str, Any]) -> Thresholds:
+    return Thresholds(
+        **{name: float(exec_properties[f"max_{name}"]) for name in Thresholds.__annotations__}
+    )
 
 
-def describe(anomalies: anomalies_pb2.Anomalies) -> list[str]:
-    """One line per anomaly: the feature, what is wrong with it, how much of it."""
-    lines = []
-    whole = anomalies.dataset_anomaly_info
-    if whole.reason or whole.description:
-        lines.append(f"all examples: {whole.description}")
-    for name, info in sorted(anomalies.anomaly_info.items()):
-        lines.append(f"{name}: {info.description or info.short_description}")
-    if anomalies.data_missing:
-        lines.append("there are no examples")
-    return lines
+def _as_json(anomaly: Anomaly) -> dict[str, Any]:
+    return vars(anomaly).copy()

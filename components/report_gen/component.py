@@ -9,7 +9,7 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import IdxFiles, Report
+from components.artifacts import DataBlessing, IdxFiles, Report
 from components.report_gen.executor import Executor
 
 
@@ -25,6 +25,7 @@ class ReportGenSpec(ComponentSpec):
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
         "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "data_blessing": ChannelParameter(type=DataBlessing),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -51,6 +52,7 @@ class ReportGen(BaseComponent):
         examples: BaseChannel,
         statistics: BaseChannel,
         anomalies: BaseChannel,
+        data_blessing: BaseChannel,
         model: BaseChannel,
         model_run: BaseChannel,
         evaluation: BaseChannel,
@@ -67,6 +69,7 @@ class ReportGen(BaseComponent):
             examples: IdxExampleGen's output, with the facts about the data.
             statistics: StatisticsGen's output.
             anomalies: ExampleValidator's output.
+            data_blessing: DataGate's output: what it let pass.
             model: the Trainer's model; it is asked about every test image.
             model_run: the Trainer's metrics.json.
             evaluation: the Evaluator's output.
@@ -82,6 +85,7 @@ class ReportGen(BaseComponent):
                 examples=examples,
                 statistics=statistics,
                 anomalies=anomalies,
+                data_blessing=data_blessing,
                 model=model,
                 model_run=model_run,
                 evaluation=evaluation,

@@ -23,6 +23,7 @@ from trainer import features
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 STATISTICS_FILE = "FeatureStats.pb"  # StatisticsGen's name, one a split
 ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's, one a split
+GATE_FILE = "data_gate.json"  # DataGate's
 METRICS_FILE = "metrics.json"  # the Trainer's
 VERDICT_FILE = "verdict.json"  # the Evaluator's
 
@@ -38,6 +39,7 @@ class Data:
         examples: how many, by split.
         classes: how many of each class, by split: [C].
         anomalies: lines, by split.
+        gate: data_gate.json of DataGate, empty where it wrote none.
         samples: one image of each class that was found at once, by split: label and uint8 [H, W].
     """
 
@@ -47,6 +49,7 @@ class Data:
     examples: Mapping[str, int]
     classes: Mapping[str, tuple[int, ...]]
     anomalies: Mapping[str, list[str]]
+    gate: Mapping[str, Any]
     samples: Mapping[str, list[tuple[int, NDArray[np.uint8]]]]
 
 
@@ -121,6 +124,7 @@ def _data(one: Mapping[str, Artifact], classes: int) -> Data:
             split: anomaly_lines(_anomalies(one["anomalies"], split))
             for split in artifact_utils.decode_split_names(one["anomalies"].split_names)
         },
+        gate=_json(one["data_blessing"], GATE_FILE),
         samples={split: predictions.samples(examples, split, size, classes) for split in SPLITS},
     )
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="A folder of four IDX files of your own (.gz or not), instead of --dataset.",
+    help="A folder of four IDX files of your own (.gz or not); --dataset may give it a name.",
 )
 @click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
 @click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed.")
@@ -54,8 +54,14 @@ def run(
     Exit code: 0 pushed, 1 a node failed or the model was refused, 2 bad input, 130 interrupted.
     """
     with one_line_errors():
+        dataset = dataset_name(dataset, data_dir)
         config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
         sys.exit(run_and_report(with_data(config, data_dir)))
+
+
+def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
+    """What the data are called; one's own, given no name, are what their folder held before."""
+    return str(data_dir.absolute()) if data_dir and not dataset else dataset
 
 
 def run_config(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.errors import fail, one_line_errors
-from pipeline.commands.run import run_config, with_data, with_live_view
+from pipeline.commands.run import dataset_name, run_config, with_data, with_live_view
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,7 @@ def tune(
     if not output.absolute().parent.is_dir():
         fail(f"{output}: there is no folder to write it to")
     with one_line_errors():
+        dataset = dataset_name(dataset, data_dir)
         config = run_config(recipe=recipe, dataset=dataset, root=root, settings=settings)
         config = with_data(config, data_dir)
 

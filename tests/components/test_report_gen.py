@@ -26,7 +26,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components.artifacts import IdxFiles, Report
+from components.artifacts import DataBlessing, IdxFiles, Report
 from components.idx_example_gen import idx
 from components.idx_example_gen.executor import hashed
 from components.idx_example_gen.shards import write_shard
@@ -65,6 +65,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
         "examples": standard_artifacts.Examples(),
         "statistics": standard_artifacts.ExampleStatistics(),
         "anomalies": standard_artifacts.ExampleAnomalies(),
+        "data_blessing": DataBlessing(),
         "model": standard_artifacts.Model(),
         "model_run": standard_artifacts.ModelRun(),
         "evaluation": standard_artifacts.ModelEvaluation(),
@@ -197,6 +198,19 @@ def test_the_page_needs_nothing_but_itself_and_shows_every_mistake(
     assert [int(number) for number in re.findall(r"<small>#(\d+)</small>", html)] == expected.tolist()
     assert "Blessed and pushed" in html
     assert html.count("no anomaly") == 3
+    assert "DataGate" not in html
+
+
+def test_what_the_data_gate_let_pass_is_shown(inputs: dict[str, Artifact], make: Make) -> None:
+    file = Path(inputs["data_blessing"].uri, "data_gate.json")
+    anomaly = {"name": "test.leakage", "share": 0.02, "text": "4 of 200 images are in <train> too"}
+    _written(file, json.dumps({"allowed": [anomaly], "warnings": [], "compared_with": None}))
+    html = (make() / REPORT_FILE).read_text()
+    assert "<code>test.leakage</code>" in html
+    assert "4 of 200 images are in &lt;train&gt; too" in html
+    _written(file, json.dumps({"allowed": [], "warnings": [], "compared_with": "0123456789abcdef"}))
+    assert "no drift since the data <code>0123456789ab</code>" in (make() / REPORT_FILE).read_text()
+    file.unlink()
 
 
 @pytest.mark.parametrize(
