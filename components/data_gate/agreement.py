@@ -66,7 +66,7 @@ def agreements(samples: Mapping[str, Sample]) -> dict[str, dict[str, float]]:
     fewer than two examples are left out.
     """
     flat = {
-        split: (sample.images.reshape(len(sample.labels), -1).astype(np.float32) / 255, sample.labels)
+        split: (_flat(sample.images), sample.labels)
         for split, sample in samples.items()
         if len(sample.labels) > 1
     }
@@ -78,6 +78,11 @@ def agreements(samples: Mapping[str, Sample]) -> dict[str, dict[str, float]]:
             for split, other in flat.items()
         }
     return found
+
+
+def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """From uint8 [n, H, W]: [n, H * W], 0 … 1."""
+    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
 
 
 def _within(images: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
