@@ -176,6 +176,9 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     with _no_half_written_outputs(executor_input, output_file):
         with environment.heavy_imports():
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+            from pipeline import beam_memo
+        beam_memo.install()
         kubeflow_v2_run_executor._run_executor(arguments, beam_args)
         executor_output = json.loads(output_file.read_text())
         to_remote(executor_output, remote)
