@@ -18,16 +18,27 @@ def fail(message: object, code: int = BAD_INPUT) -> NoReturn:
     sys.exit(code)
 
 
+# By module, so that no command imports what it does not use: an error comes from a module that is there.
+_MENDABLE = {
+    "components.idx_example_gen.idx": "IdxError",
+    "pipeline.config": "ConfigError",
+    "pipeline.datasets": "FetchError",
+}
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn what a person can mend into one line and exit code 2; anything else is a fault of ours."""
-    from components.idx_example_gen.idx import IdxError
-    from pipeline.config import ConfigError
-    from pipeline.datasets import FetchError
-
     try:
         yield
-    except (ConfigError, FetchError, IdxError) as error:
-        fail(error)
     except OSError as error:
         fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    except Exception as error:
+        if not isinstance(error, _mendable()):
+            raise
+        fail(error)
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    modules = ((sys.modules.get(module), name) for module, name in _MENDABLE.items())
+    return tuple(getattr(module, name) for module, name in modules if module is not None)
