@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipeline.commands.batch import batch
 from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
 from pipeline.commands.kubeflow import kubeflow
@@ -21,6 +22,7 @@ def main() -> None:
     """MNIST from IDX files to a served model: one TFX pipeline, here or on Kubeflow."""
 
 
+main.add_command(batch)
 main.add_command(compile_command)
 main.add_command(data)
 main.add_command(kubeflow)

@@ -22,6 +22,7 @@ Float = NDArray[np.float64]
 
 BOX_SHARE = 20 / 28  # of the field's side
 THINNEST, STROKE = 0.9, 2.0  # pixels of the field: no test digit's stroke is thinner; most are wider
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 MAX_PIXELS = 50_000_000  # a picture that claims more is not decoded
 _FAINT = 8  # of 255 grey levels: a picture with less contrast is blank
 _NOISE_QUANTILE = 0.95  # of the ink on the frame, where the ground is
@@ -82,6 +83,11 @@ def _opaque(image: Image.Image) -> UInt8:
     mean = (grey * alpha).sum() / max(alpha.sum(), 1)
     ground = 255 if mean < 127.5 else 0
     return np.asarray(np.rint(grey * alpha + ground * (1 - alpha)), np.uint8)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The PNG and JPEG files in a folder, by their names' endings, sorted."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def normalise(grey: NDArray, height: int, width: int) -> UInt8:

@@ -185,6 +185,18 @@ class IdxReader:
                 self._check_end()
         return values
 
+    def skip(self, count: int) -> None:
+        """Go past the next examples of a file that is not gzipped, without reading them.
+
+        Raises:
+            ValueError: where the file is gzipped, or hashed, or has no more than `count` examples left.
+        """
+        if self._source.size is None or self.sha256 is not None or count >= self._left:
+            raise ValueError(f"{self.path}: cannot go past {count} examples")
+        self._source.skip(count * self._row_bytes)
+        self._content_offset += count * self._row_bytes
+        self._left -= count
+
     def _read_header(self, rank: int) -> tuple[int, ...]:
         magic = self._header_bytes(4)
         if magic[:2] != b"\0\0":
@@ -254,6 +266,10 @@ class _Source:
 
     def close(self) -> None:
         self._file.close()
+
+    def skip(self, count: int) -> None:
+        """Go past bytes of a file that is not gzipped."""
+        self._file.seek(count, os.SEEK_CUR)
 
     def read_into(self, target: memoryview) -> int:
         """Fill `target`; returns how many bytes it got, fewer only at the end of the content."""

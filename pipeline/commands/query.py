@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from serving.client import Client, Metadata
 
 STDIN = "-"
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 BAR_WIDTH = 20  # characters
 SHADES = " .:-=+*#%@"
 
@@ -182,12 +181,14 @@ def _read_files(names: Sequence[str]) -> Iterator[Picture]:
 
 def _files(name: str) -> list[Path | None]:
     """The files that an argument means; None is standard input."""
+    from serving import digit
+
     if name == STDIN:
         return [None]
     path = Path(name)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    found = digit.picture_files(path)
     if not found:
         raise ValueError(f"{path}: no PNG or JPEG file in this folder")
     return list(found)
