@@ -8,6 +8,7 @@ from pipeline.commands.batch import batch
 from pipeline.commands.compile import compile_command
 from pipeline.commands.data import data
 from pipeline.commands.kubeflow import kubeflow
+from pipeline.commands.monitor import monitor
 from pipeline.commands.query import query
 from pipeline.commands.report import report
 from pipeline.commands.run import run
@@ -26,6 +27,7 @@ main.add_command(batch)
 main.add_command(compile_command)
 main.add_command(data)
 main.add_command(kubeflow)
+main.add_command(monitor)
 main.add_command(query)
 main.add_command(report)
 main.add_command(run)

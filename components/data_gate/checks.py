@@ -183,7 +183,7 @@ def _share_of(facts: SplitFacts, label: int) -> float:
     return facts.labels[label] / sum(facts.labels) if label < len(facts.labels) else 0.0
 
 
-def median(histogram: tuple[int, ...]) -> float:
+def median(histogram: distance.Counts) -> float:
     """The middle of the bin that holds the median, 0 … 1, from counts in equal bins."""
     below = np.cumsum(histogram)
     return float((np.searchsorted(below, below[-1] / 2) + 0.5) / len(histogram))

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+Counts = Sequence[int] | NDArray[np.int64]
 FALSE_ALARMS = 1e-3  # of comparisons of two samples of the same source
 _SIGMAS = 3.9  # a normal variable is within so many of them but for 1e-4: one in 1,000 with ten classes
 
@@ -31,7 +33,7 @@ class Distance:
         return self.value - self.noise
 
 
-def of_labels(first: Sequence[int], second: Sequence[int]) -> tuple[Distance, int]:
+def of_labels(first: Counts, second: Counts) -> tuple[Distance, int]:
     """L-infinity between two label distributions, from counts [C], and the class that is furthest apart.
 
     The noise of a class with share p is that of a difference of two proportions: 3.9 standard deviations,
@@ -47,7 +49,7 @@ def of_labels(first: Sequence[int], second: Sequence[int]) -> tuple[Distance, in
     return Distance(float(apart[worst]), float(noise[worst])), worst
 
 
-def of_histograms(first: Sequence[int], second: Sequence[int]) -> Distance:
+def of_histograms(first: Counts, second: Counts) -> Distance:
     """L-infinity between two cumulative distributions, from counts in the same bins.
 
     Cumulative, because that hardly depends on the bins. The noise is the critical value of Smirnov's

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-REJECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+REJECTED, BAD_INPUT, DRIFT, INTERRUPTED = 1, 2, 3, 130
 
 
 def fail(message: object, code: int = BAD_INPUT) -> NoReturn:

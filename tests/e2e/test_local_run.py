@@ -344,3 +344,52 @@ def test_help_imports_neither_tensorflow_nor_tfx() -> None:
         imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
         assert "click" in imported
         assert not imported & {"tensorflow", "tfx", "apache_beam", "keras", "pydantic"}
+
+
+def test_the_log_of_the_pushed_model_s_server_is_watched(
+    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    from components.idx_example_gen import idx
+    from serving.client import Client
+    from tests.serving.model_server import running
+    from trainer import features
+
+    images = next(idx.read_images(tiny_mnist_dir / "t10k-images-idx3-ubyte", 200))
+    logs, told = tmp_path / "logs", tmp_path / "drift.json"
+    with (
+        running(finished / "serving" / "mnist", tmp_path, "--log-requests", str(logs)) as server,
+        Client("127.0.0.1", server.grpc_port, "grpc", model="mnist") as client,
+    ):
+        client.predict({features.IMAGE: 255 - images}, features.SIGNATURE_PIXELS)
+    lenient = [f"--max-{what}=1" for what in ("images", "classes", "confidence")]
+    for options, code in ((["--json", str(told)], 3), (lenient, 0)):
+        done = monitor(finished, logs, *options)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "200 images in 1 requests" in done.stdout
+        assert done.stderr == ""
+    assert '"drift": true' in told.read_text()
+    done = monitor(finished, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mnist: {tmp_path}: no request log")
+    assert done.stderr.count("\n") == 1
+
+
+def monitor(root: Path, logs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [MNIST, "monitor", "--root", str(root), "--logs", str(logs), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_damaged_data_stop_before_training_and_say_what_to_do(tiny_mnist_dir: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_mnist_dir, data)
+    images = data / "t10k-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(content[:16] + bytes(255 - pixel for pixel in content[16:]))
+    done = run(tmp_path / "root", data)
+    assert done.returncode == 1
+    assert states(done)["DataGate"] == "failed"
+    assert "Trainer" not in states(done)
+    first, *anomalies, last = done.stderr.splitlines()
+    assert first == f"mnist: DataGate failed: {len(anomalies)} anomalies in the data"
+    assert all(re.match(r"  (test|train)\.[a-z_.]+ \(\d+\.\d%\): ", line) for line in anomalies)
+    assert "or let them pass with --set data_gate.allow=test.skew.mean_intensity," in last
