@@ -11,6 +11,7 @@ from pipeline.commands.kubeflow import kubeflow
 from pipeline.commands.monitor import monitor
 from pipeline.commands.query import query
 from pipeline.commands.report import report
+from pipeline.commands.rollback import rollback
 from pipeline.commands.run import run
 from pipeline.commands.runs import runs
 from pipeline.commands.submit import schedule, submit
@@ -30,6 +31,7 @@ main.add_command(kubeflow)
 main.add_command(monitor)
 main.add_command(query)
 main.add_command(report)
+main.add_command(rollback)
 main.add_command(run)
 main.add_command(runs)
 main.add_command(schedule)

@@ -18,6 +18,10 @@ from pipeline.connection import connection_config
 # Names of nodes and of what they write, which components/ and TFX give them.
 EXAMPLE_GEN, TRAINER, TUNER, EVALUATOR = "IdxExampleGen", "Trainer", "Tuner", "Evaluator"
 SERVING_VALIDATOR, PUSHER, REPORT_GEN = "ServingValidator", "Pusher", "ReportGen"
+ROLLBACK, ROLLED_BACK_TO = (
+    "Rollback",
+    "version",
+)  # a run of one node, and its setting: see pipeline/rollback.py
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 
 DONE, CACHED, FAILED, RUNNING, INTERRUPTED = "done", "cached", "failed", "running", "interrupted"
@@ -129,7 +133,8 @@ class Run:
     @property
     def pushed_version(self) -> str:
         """The version that the model became, empty where it was not pushed."""
-        pushed = self._property(PUSHER, "pushed_model", "pushed_version")
+        node = ROLLBACK if self.node(ROLLBACK) else PUSHER
+        pushed = self._property(node, "pushed_model", "pushed_version")
         return str(pushed or "")
 
     @property
@@ -141,6 +146,8 @@ class Run:
                     return f"{state} in {node.id}"
         if self.node(TUNER):
             return "tuned"
+        if rolled_back := self.node(ROLLBACK):
+            return f"rolled back to {rolled_back.settings.get(ROLLED_BACK_TO)}"
         if self._property(EVALUATOR, "blessing", "blessed") == 0:
             return "refused"
         if self._property(SERVING_VALIDATOR, "blessing", "blessed") == 0:
@@ -205,7 +212,8 @@ class History:
     def ids(self) -> list[str]:
         """Of all runs in the database, newest first."""
         contexts = self._store.get_contexts_by_type("pipeline_run")
-        contexts.sort(key=lambda context: context.create_time_since_epoch, reverse=True)
+        # Not by time: clocks go back.
+        contexts.sort(key=lambda context: context.id, reverse=True)
         return [context.name for context in contexts]
 
     def runs(self, limit: int | None = None) -> list[Run]:
@@ -256,7 +264,10 @@ class History:
                     execution_id=execution.id,
                     state=_STATES.get(execution.last_known_state, RUNNING),
                     began=_time(execution.create_time_since_epoch),
-                    seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch)
+                    seconds=max(
+                        0,
+                        execution.last_update_time_since_epoch - execution.create_time_since_epoch,
+                    )
                     / 1000,
                     settings=_values(execution.custom_properties),
                     inputs=tuple(inputs.get(execution.id, ())),

@@ -19,7 +19,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import beam_memo, interruption, isolation, recovery
+from pipeline import beam_memo, interruption, isolation, lock, recovery
 from pipeline.beside import Beside, MetadataInTurn
 
 PROGRESS_LOGGER = "trainer.progress"
@@ -104,7 +104,7 @@ def run(
     Raises:
         NodeError: a node failed. The nodes before it are cached for the next run.
         KeyboardInterrupt: the run was interrupted; see `recovery`.
-        recovery.BusyError: the pipeline is being run by another process.
+        lock.BusyError: the pipeline is being run by another process.
     """
     global _current
     if trainer_in_new_process is None:
@@ -112,9 +112,11 @@ def run(
     pin_beam_to_this_process()
     info = pipeline.pipeline_info
     root = Path(info.pipeline_root)
-    with recovery.exclusive(root):
+    with lock.exclusive(root):
         for execution_id in recovery.mend(pipeline.metadata_connection_config, info.pipeline_name, root):
             logging.warning("execution %d of an earlier run was interrupted: cleaned up", execution_id)
+        for folder in recovery.forget_lost(pipeline.metadata_connection_config, info.pipeline_name, root):
+            logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
         observer.planned([component.id for component in pipeline.components])
         _current = _Run(observer, trainer_in_new_process, Beside(beside))
         with _progress_to(observer), isolation.gpus_hidden(trainer_in_new_process):

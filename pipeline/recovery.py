@@ -1,14 +1,11 @@
-"""One run of a pipeline at a time, and none that leaves half a result behind."""
+"""What a killed run left half done is cleaned up before the next one."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
@@ -21,37 +18,10 @@ from trainer.features import CHECKPOINT_FOLDER
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
 
-class BusyError(Exception):
-    """Another run of the same pipeline is in progress."""
-
-
-@contextmanager
-def exclusive(pipeline_root: Path) -> Iterator[None]:
-    """Hold the pipeline's lock; the system lets it go however the process ends.
-
-    Raises:
-        BusyError: when another process holds it.
-    """
-    pipeline_root.mkdir(parents=True, exist_ok=True)
-    with (pipeline_root / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BusyError(
-                f"another run of this pipeline is in progress (process {file.read().strip() or '?'}); "
-                "wait for it, or use another --root"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 def mend(connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path) -> list[int]:
     """Cancel executions that a killed run left unfinished and remove what it had written.
 
-    Call it under `exclusive`: whatever is still marked as running then cannot be.
+    Call it under `lock.exclusive`: whatever is still marked as running then cannot be.
 
     Returns:
         The ids of those executions.
@@ -78,6 +48,39 @@ def mend(connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline
         if stale:
             store.put_executions(stale)
         return [execution.id for execution in stale]
+
+
+def forget_lost(
+    connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path
+) -> list[str]:
+    """Make nodes run again whose results somebody deleted: they are no longer taken from the cache.
+
+    TFX's cache looks whether an artifact's folder is there; so the folder of one that was emptied goes, and
+    that of a pushed model whose version is gone from where it was pushed to.
+
+    Returns:
+        The folders that went.
+    """
+    with metadata.Metadata(connection) as handle:
+        context = handle.store.get_context_by_type_and_name("pipeline", pipeline_name)
+        artifacts = handle.store.get_artifacts_by_context(context.id) if context else []
+    lost = []
+    for artifact in artifacts:
+        folder = Path(artifact.uri)
+        if folder.is_relative_to(pipeline_root) and folder.is_dir() and _is_lost(artifact, folder):
+            shutil.rmtree(folder)
+            lost.append(str(folder))
+    return lost
+
+
+def _is_lost(artifact: metadata_store_pb2.Artifact, folder: Path) -> bool:
+    said = artifact.custom_properties
+    if "pushed" in said and not said["pushed"].int_value:
+        return False  # a refused model's artifact is empty
+    # A version folder elsewhere, in a bucket say, is not looked for.
+    pushed = Path(said["pushed_destination"].string_value) if "pushed_destination" in said else folder
+    gone = pushed.is_absolute() and not pushed.is_dir()
+    return gone or not any(path.is_file() for path in folder.rglob("*"))
 
 
 def _remove_all_but_checkpoints(folder: Path) -> None:

@@ -15,9 +15,10 @@ from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx.orchestration.pipeline import Pipeline
 
-from pipeline import beside, definition, history, local, recovery, report_page, verdict
+from pipeline import beside, definition, history, local, lock, recovery, report_page, verdict
 from pipeline.config import PipelineConfig
 from pipeline.previous_data import with_previous_data
+from pipeline.rollback import versions
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ def tune(config: PipelineConfig, trials: int, observer: local.Observer, run_id: 
 def _guarded(failed: Callable[..., T], work: Callable[[], T]) -> T:
     try:
         return work()
-    except recovery.BusyError as error:
+    except lock.BusyError as error:
         return failed(error=str(error))
     except local.NodeError as error:
         return failed(error=f"{error.node} failed: {error}")
@@ -137,9 +138,14 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
         return 1
     model, served = _short(outcome.pushed), outcome.pushed.parent
     cached = ", everything from the cache" if outcome.all_cached else ""
+    newest = versions(served)[-1]
+    overtaken = (
+        f"               (version {newest} is newer, and served)\n" if newest > int(model.name) else ""
+    )
     console.print(
         f"verdict        [bold green]blessed[/] and pushed{cached}\n"
         f"model          {model}\n"
+        f"{overtaken}"
         f"report         {_short(outcome.report)}\n"
         f"log            {_short(log)}\n"
         f"next           {_short(Path(sys.prefix))}/bin/mnist serve --model-dir {_short(served)}"

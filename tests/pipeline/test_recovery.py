@@ -10,7 +10,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
-from pipeline import recovery
+from pipeline import lock, recovery
 from pipeline.config import SCRATCH
 from trainer.features import CHECKPOINT_FOLDER
 
@@ -20,8 +20,8 @@ def test_a_second_run_of_the_same_pipeline_is_refused(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, pathlib\nfrom pipeline import recovery\n"
-            "with recovery.exclusive(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n input()",
+            "import sys, pathlib\nfrom pipeline import lock\n"
+            "with lock.exclusive(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n input()",
             str(tmp_path),
         ],
         stdin=subprocess.PIPE,
@@ -31,11 +31,11 @@ def test_a_second_run_of_the_same_pipeline_is_refused(tmp_path: Path) -> None:
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline().strip().endswith("held")
-    with pytest.raises(recovery.BusyError, match=f"process {holder.pid}"), recovery.exclusive(tmp_path):
+    with pytest.raises(lock.BusyError, match=f"process {holder.pid}"), lock.exclusive(tmp_path):
         pass
     holder.kill()  # The lock must not outlive its holder, however that ended.
     holder.communicate()
-    with recovery.exclusive(tmp_path):
+    with lock.exclusive(tmp_path):
         pass
 
 
@@ -83,3 +83,43 @@ def test_mend_cancels_what_was_running_and_keeps_what_was_done(tmp_path: Path) -
     assert not list(root.glob(f"{SCRATCH}/*"))
     assert [p for p in root.glob("Node/run/**/*") if p.is_file()] == [checkpoint], "the next run wants it"
     assert not (root / f"Node/run/{running}/train").exists()
+
+
+def test_what_somebody_deleted_is_no_longer_taken_from_the_cache(tmp_path: Path) -> None:
+    connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.db"))
+    root, serving = tmp_path / "pipelines" / "p", tmp_path / "serving"
+    kept, emptied, pushed, unpushed, refused = (
+        root / "Node" / name / "1" for name in ("kept", "emptied", "pushed", "unpushed", "refused")
+    )
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (kept, emptied / "inner", pushed, unpushed, refused, elsewhere, serving / "10"):
+        folder.mkdir(parents=True)
+    for folder in (kept, pushed, unpushed):
+        (folder / "file").touch()
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        type_id = store.put_artifact_type(metadata_store_pb2.ArtifactType(name="Thing"))
+        context_type = store.put_context_type(metadata_store_pb2.ContextType(name="pipeline"))
+        (context,) = store.put_contexts([metadata_store_pb2.Context(type_id=context_type, name="p")])
+        artifacts = []
+        for folder in (kept, emptied, pushed, unpushed, refused, elsewhere):
+            artifact = metadata_store_pb2.Artifact(type_id=type_id, uri=str(folder))
+            if folder in (pushed, unpushed):
+                version = serving / ("10" if folder == pushed else "11")
+                artifact.custom_properties["pushed"].int_value = 1
+                artifact.custom_properties["pushed_destination"].string_value = str(version)
+            elif folder == refused:
+                artifact.custom_properties["pushed"].int_value = 0
+            artifacts.append(artifact)
+        ids = store.put_artifacts(artifacts)
+        store.put_attributions_and_associations(
+            [metadata_store_pb2.Attribution(artifact_id=i, context_id=context) for i in ids], []
+        )
+    assert set(recovery.forget_lost(connection, "p", root)) == {str(emptied), str(unpushed)}
+    assert recovery.forget_lost(connection, "p", root) == []
+    assert {path.name for path in root.glob("Node/*") if list(path.iterdir())} == {
+        "kept",
+        "pushed",
+        "refused",
+    }
+    assert elsewhere.is_dir(), "what is not below the root is not touched"
