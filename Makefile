@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 # Extras of pyproject.toml; CUDA's libraries come along where there is an NVIDIA GPU.
 EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
 TARGET ?= cpu
+JOBS ?= 2
 IMAGE ?= mnist-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
@@ -28,8 +29,8 @@ run: $(READY)  ## the main job: MNIST through the whole pipeline to a pushed mod
 serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw digits on: http://127.0.0.1:8501
 	@$(BIN)/mnist serve
 
-test: data  ## all tests, whole pipeline runs included
-	@$(BIN)/pytest
+test: data  ## all tests, whole pipeline runs included, two files at a time: JOBS=2
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)  ## ruff format and check, mypy
 	@$(BIN)/ruff format --check .
