@@ -10,25 +10,36 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from pipeline.config import PipelineConfig
-from pipeline.history import CACHED, HistoryError, Run
+from pipeline.history import CACHED, ROLLBACK, TUNER, HistoryError, Run
 
 # Places that components/report_gen/page.html.j2 keeps free.
 RUN_MARK, NAME_MARK = "<!-- run -->", "<!-- run-name -->"
 
 
-def write(config: PipelineConfig, run: Run) -> Path:
+def write(config: PipelineConfig, run: Run, reason: str = "") -> Path:
     """Write the page of a run below `reports_dir`, whole or not at all.
 
+    Args:
+        config: where the run took place.
+        run: which one. One that ended before ReportGen gets a page of what there is.
+        reason: why it ended there; such a page that was written with its reason is kept.
+
     Raises:
-        HistoryError: where the run came to no report.
+        HistoryError: where the run was a rollback or a search, which have nothing to report.
     """
-    if run.report is None:
-        raise HistoryError(f"run {run.id} has no report: it ended as {run.verdict!r}")
-    html = run.report.read_text(encoding="utf-8")
-    html = html.replace(RUN_MARK, section(config, run)).replace(NAME_MARK, f" · run {run.id}")
     page = config.reports_dir / f"{run.id}.html"
+    if run.report is not None:
+        html = run.report.read_text(encoding="utf-8")
+        html = html.replace(RUN_MARK, section(config, run)).replace(NAME_MARK, f" · run {run.id}")
+    elif run.node(TUNER) or run.node(ROLLBACK) or not run.nodes:
+        raise HistoryError(f"run {run.id} has no report: it ended as {run.verdict!r}")
+    elif page.is_file() and not reason:
+        return page
+    else:
+        html = _unfinished(config, run, reason)
     page.parent.mkdir(parents=True, exist_ok=True)
     unfinished = page.with_name(f".{page.name}.{os.getpid()}")
     try:
@@ -41,11 +52,25 @@ def write(config: PipelineConfig, run: Run) -> Path:
 
 def section(config: PipelineConfig, run: Run) -> str:
     """The part of the page about the run itself, as HTML."""
+    executed = [node.seconds for node in run.nodes if node.state != CACHED]
+    return _template("run_section.html.j2").render(
+        run=run, pipeline=config.name, longest=max(executed, default=0.0) or 1.0
+    )
+
+
+def _unfinished(config: PipelineConfig, run: Run, reason: str) -> str:
+    style = resources.files("components.report_gen").joinpath("page.css").read_text(encoding="utf-8")
+    return _template("unfinished_run.html.j2").render(
+        run=run,
+        pipeline=config.name,
+        reason=reason,
+        section=Markup(section(config, run)),
+        style=Markup(style),
+    )
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = resources.files(__package__).joinpath("run_section.html.j2").read_text(encoding="utf-8")
-    executed = [node.seconds for node in run.nodes if node.state != CACHED]
-    return environment.from_string(template).render(
-        run=run, pipeline=config.name, longest=max(executed, default=0.0) or 1.0
-    )
+    return environment.from_string(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -50,6 +51,16 @@ def run(config: PipelineConfig, observer: local.Observer, run_id: str) -> Outcom
     pipeline = definition.create_pipeline(with_previous_data(config))
 
     def work() -> Outcome:
+        try:
+            return finished()
+        except local.NodeError as error:
+            # Whatever went wrong, the page tells; a second fault must not hide the first.
+            with contextlib.suppress(Exception):
+                run_so_far = history.History(config).find(run_id)
+                report_page.write(config, run_so_far, f"{error.node}: {error}.")
+            raise
+
+    def finished() -> Outcome:
         nodes = beside.NODES if config.overlap and beside.room() else ()
         outcome = _collect(pipeline, local.run(pipeline, observer, run_id, beside=nodes))
         page = report_page.write(config, history.History(config).find(run_id))

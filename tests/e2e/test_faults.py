@@ -78,6 +78,13 @@ def test_no_room_lost_artifacts_and_a_clock_that_went_back(root: Path, tiny_mnis
     assert states(full) == dict.fromkeys(NODES[:-2], "cached") | {"Pusher": "failed"}
     assert find_versions(serving) == {FUTURE: served}, "a half push must not be seen"
     assert contents(served) == whole
+    page = subprocess.run(
+        [MNIST, "report", "--root", str(root)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    told = Path(page).read_text()
+    assert '<h1 class="bad">Failed in Pusher</h1>' in told
+    assert "File too large" in told
+    assert "IdxExampleGen.fingerprint" in told
 
     # Somebody cleared up behind ML Metadata's back: one artifact is gone, another is empty.
     shutil.rmtree(next((root / "pipelines/mnist/Evaluator/evaluation").iterdir()))
