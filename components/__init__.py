@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_ARTIFACTS = ("DataBlessing", "IdxFiles", "Report")
+_ARTIFACTS = ("ClassificationMetrics", "DataBlessing", "IdxFiles", "Metrics", "Report")
 
 
 def __getattr__(name: str) -> Any:

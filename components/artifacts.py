@@ -24,3 +24,15 @@ class Report(Artifact):
     """A page about a run: `report.html`, and its figures in `summary.json`."""
 
     TYPE_NAME = "components.Report"
+
+
+class Metrics(Artifact):
+    """Numbers by name, as custom properties; the name is Kubeflow's, whose page shows such artifacts."""
+
+    TYPE_NAME = "system.Metrics"
+
+
+class ClassificationMetrics(Artifact):
+    """A confusion matrix in the custom property `confusionMatrix`; the name is Kubeflow's, as above."""
+
+    TYPE_NAME = "system.ClassificationMetrics"

@@ -14,13 +14,14 @@ from tfx.orchestration.pipeline import Pipeline
 
 from kubeflow import lint, parameters, platform
 from kubeflow.parameters import Parameter
-from kubeflow.settings import KubeflowConfig, bucket
+from kubeflow.settings import KubeflowConfig, Node, bucket
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.definition import create_pipeline
 
 Json = Any
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 INPUTS_SPEC_FLAG = "--json_serialized_inputs_spec_args"
+PUSHER, BASELINE_MODEL = "Pusher", "BaselineModel"
 _DESCRIPTION = "MNIST from IDX files to a pushed model."
 
 
@@ -65,6 +66,7 @@ def compile_pipeline(
         ConfigError: for settings of nodes that do not exist.
     """
     config = _for_the_cluster(config, kubeflow)
+    kubeflow = _with_the_volume_of_models(config, kubeflow)
     spec = _compile(definition(config), kubeflow, entrypoint)
     unknown = set(kubeflow.nodes) - set(spec["root"]["dag"]["tasks"])
     if unknown:
@@ -97,7 +99,7 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
         uri = f"{bucket(kubeflow.pipeline_root)}/data/{config.data.dataset}"
         config = config.replace("data", uri=uri)
     if config.push.to == "folder" and not config.push.destination:
-        volumes = kubeflow.of("Pusher").volumes
+        volumes = kubeflow.of(PUSHER).volumes
         if not volumes:
             raise CompileError(
                 "push: the model has nowhere to go: set kubeflow.nodes.Pusher.volumes, or "
@@ -109,6 +111,15 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
         # A pod that was given GPUs and sees none shall fail at once.
         config = config.replace("trainer", gpus=gpus)
     return config
+
+
+def _with_the_volume_of_models(config: PipelineConfig, kubeflow: KubeflowConfig) -> KubeflowConfig:
+    """Let the node that looks for the model in production see the volume that Pusher pushes to."""
+    if config.push.to != "folder" or config.baseline.uri or kubeflow.of(BASELINE_MODEL).volumes:
+        return kubeflow
+    own = kubeflow.nodes.get(BASELINE_MODEL, Node()).model_dump(exclude_unset=True)
+    node = Node.model_validate(own | {"volumes": kubeflow.of(PUSHER).volumes})
+    return kubeflow.model_copy(update={"nodes": {**kubeflow.nodes, BASELINE_MODEL: node}})
 
 
 def _compile(pipeline: Pipeline, kubeflow: KubeflowConfig, entrypoint: tuple[str, ...]) -> dict[str, Json]:

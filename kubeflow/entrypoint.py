@@ -30,6 +30,11 @@ Json = Any
 FOLDERS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
 ROOT_VARIABLE = "MNIST_LAUNCHER_ROOT"
 LOGS_OUTPUT = "executor-logs"
+# Artifact types that have Kubeflow's names, for its page to know them, and the classes behind them.
+CLASSES = {
+    "system.Metrics": "components.Metrics",
+    "system.ClassificationMetrics": "components.ClassificationMetrics",
+}
 TERMINATED = 128 + signal.SIGTERM
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +44,8 @@ def with_types(executor_input: Json, inputs_spec: Json) -> None:
     """Set the type of each input artifact, in place: the backend sends it blank.
 
     Backends without ML Metadata send the whole schema as a title; the component's own inputs know better in
-    either case. An output's type arrives, but may be such a title too.
+    either case. An output's type arrives, but may be such a title too. Types named after Kubeflow's own get
+    the names of the classes that stand for them.
     """
     declared = inputs_spec.get("artifacts", {})
     for name, artifacts in executor_input.get("inputs", {}).get("artifacts", {}).items():
@@ -51,6 +57,10 @@ def with_types(executor_input: Json, inputs_spec: Json) -> None:
             title = artifact.get("type", {}).get("schemaTitle", "")
             if "title:" in title:
                 artifact["type"] = {"instanceSchema": title}
+            schema = artifact.get("type", {}).get("instanceSchema", "")
+            for name, class_path in CLASSES.items():
+                if schema.startswith(f"title: {name}\n"):
+                    artifact["type"]["instanceSchema"] = schema.replace(name, class_path, 1)
 
 
 def without_drivers_outputs(executor_input: Json) -> None:

@@ -124,6 +124,13 @@ PARAMETERS = (
         "Gate: accuracy on each single class.",
     ),
     Parameter(
+        "baseline_uri",
+        "baseline.uri",
+        "STRING",
+        "minio://probe/baseline",
+        "Folder of the SavedModel to compare with, in the same bucket as the pipeline root.",
+    ),
+    Parameter(
         "model_name",
         "push.model_name",
         "STRING",
@@ -142,9 +149,11 @@ PARAMETERS = (
 
 def open_parameters(config: PipelineConfig) -> tuple[Parameter, ...]:
     """The parameters that a pipeline of this config has."""
-    if config.push.to == "artifact":
-        return tuple(p for p in PARAMETERS if not p.setting.startswith("push."))
-    return PARAMETERS
+    closed: tuple[str, ...] = ("push.",) if config.push.to == "artifact" else ()
+    if not config.baseline.uri:
+        # The node that looks for the model in production takes the place of the importer.
+        closed += ("baseline.",)
+    return tuple(p for p in PARAMETERS if not p.setting.startswith(closed))
 
 
 def probed(config: PipelineConfig, parameters: tuple[Parameter, ...]) -> PipelineConfig:
@@ -212,6 +221,9 @@ def fill(properties: dict[str, Json], bound: list[dict[str, Json]], values: Mapp
         KeyError: where a property or a parameter is missing.
     """
     for binding in bound:
+        if not binding["path"]:
+            properties[binding["input"]] = _render(binding["template"], values)
+            continue
         tree = decode(properties[binding["input"]])
         *way, last = binding["path"]
         target = tree

@@ -117,6 +117,28 @@ class GatesConfig(Section):
 
     accuracy: Share = Field(0.97, description="overall accuracy")
     class_accuracy: Share = Field(0.93, description="accuracy of each single class")
+    class_examples: NonNegativeInt = Field(
+        10, description="test examples of each class, fewer cannot tell whether a model is good"
+    )
+    calibration_error: Share = Field(0.1, description="greatest expected calibration error")
+    accuracy_drop: Share = Field(
+        0.003, description="how much overall accuracy may be lost against the baseline"
+    )
+    class_accuracy_drop: Share = Field(0.02, description="the same for each single class")
+    robustness: Share | None = Field(
+        None, description="accuracy under each corruption, mean of its severities; None: reported only"
+    )
+    robustness_examples: NonNegativeInt = Field(
+        500, description="test images that are corrupted; 0: none, which saves a second or two"
+    )
+
+
+class BaselineConfig(Section):
+    """The model that a candidate is compared with: the newest version where models are pushed to."""
+
+    version: str = Field("", pattern=r"^[0-9]*$", description="another version there; empty: the newest")
+    uri: str = Field("", description="folder of a SavedModel to compare with instead")
+    fingerprint: str = Field("", description="SHA-256 of its files, so that others are another baseline")
 
 
 class ServingValidatorConfig(Section):
@@ -168,6 +190,7 @@ class PipelineConfig(Section):
     data_gate: DataGateConfig = DataGateConfig()
     trainer: TrainerConfig = TrainerConfig()
     gates: GatesConfig = GatesConfig()
+    baseline: BaselineConfig = BaselineConfig()
     serving_validator: ServingValidatorConfig = ServingValidatorConfig()
     push: PushConfig = PushConfig()
     metadata: MetadataConfig = MetadataConfig()

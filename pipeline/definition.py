@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfx.components.evaluator.component import Evaluator
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
@@ -14,10 +13,13 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.types.standard_artifacts import Model
 
 from components.artifacts import DataBlessing, IdxFiles
+from components.baseline_model.component import BaselineModel
 from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
+from components.evaluator.component import Evaluator
 from components.idx_example_gen.component import IdxExampleGen
 from components.pusher.component import Pusher
 from components.report_gen.component import ReportGen
@@ -66,11 +68,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
         custom_config=config.trainer.custom_config(),
     )
+    baseline_model = _baseline_model(config, trainer)
     evaluator = Evaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
-        example_splits=[features.TEST],
-        eval_config=eval_config(config.gates),
+        baseline_model=baseline_model.outputs["result"],
+        split=features.TEST,
+        eval_config=eval_config(),
+        gates=config.gates.model_dump(),
     )
     serving_validator = ServingValidator(
         model=trainer.outputs["model"],
@@ -83,9 +88,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(
-                base_directory=str(config.serving_dir) if config.push.to == "folder" else ""
-            )
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=_push_directory(config))
         ),
     )
     report_gen = ReportGen(
@@ -103,7 +106,18 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model_name=config.push.model_name,
         recipe=config.trainer.recipe,
     )
-    return _pipeline(config, [*prepared.nodes(), trainer, serving_validator, evaluator, pusher, report_gen])
+    return _pipeline(
+        config,
+        [
+            *prepared.nodes(),
+            trainer,
+            serving_validator,
+            baseline_model,
+            evaluator,
+            pusher,
+            report_gen,
+        ],
+    )
 
 
 def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
@@ -127,6 +141,26 @@ def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
         custom_config=config.trainer.custom_config() | {"trials": trials},
     )
     return _pipeline(config, [*prepared.nodes(), tuner])
+
+
+def _baseline_model(config: PipelineConfig, trainer: Trainer) -> BaselineModel | Importer:
+    """The model to compare with: a given one, or the one that the candidate would replace."""
+    if config.baseline.uri:
+        return Importer(
+            source_uri=config.baseline.uri,
+            artifact_type=Model,
+            # Other files in the same folder are another artifact, never a stale cache hit.
+            custom_properties={"fingerprint": config.baseline.fingerprint},
+        ).with_id(BaselineModel.__name__)
+    return BaselineModel(
+        candidate=trainer.outputs["model"],
+        base_directory=_push_directory(config),
+        version=config.baseline.version,
+    )
+
+
+def _push_directory(config: PipelineConfig) -> str:
+    return str(config.serving_dir) if config.push.to == "folder" else ""
 
 
 def _prepare(config: PipelineConfig) -> _Prepared:

@@ -16,6 +16,7 @@ from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx.orchestration.pipeline import Pipeline
 
+from components.evaluator.verdict import Verdict
 from pipeline import beside, definition, history, local, lock, recovery, report_page, verdict
 from pipeline.config import PipelineConfig
 from pipeline.previous_data import with_previous_data
@@ -29,7 +30,7 @@ class Outcome:
     """What a run came to: an error, or a verdict and perhaps a pushed model."""
 
     error: str | None = None
-    verdict: verdict.Verdict | None = None
+    verdict: Verdict | None = None
     not_servable: str | None = None  # why a server did not answer with the model as it should
     pushed: Path | None = None  # the version folder
     all_cached: bool = False
@@ -136,13 +137,18 @@ def show(console: Console, outcome: Outcome, log: Path) -> int:
     assert outcome.report is not None
     weakest = judged.weakest_class
     console.print(
-        f"\naccuracy       {judged.accuracy:.4f} on {judged.examples:,} test images\n"
-        f"weakest digit  {weakest}, at {judged.class_accuracy[weakest]:.4f}"
+        f"\naccuracy       {judged.accuracy.value:.4f} on {judged.accuracy.examples:,} test images\n"
+        f"weakest digit  {weakest}, at {judged.class_accuracy[weakest].value:.4f}"
     )
+    if judged.baseline:
+        console.print(
+            f"in production  {judged.baseline.accuracy.value:.4f}, version {judged.baseline.version}",
+            soft_wrap=True,
+        )
     if outcome.pushed is None:
         console.print("verdict        [bold red]refused[/]: not pushed")
         for gate in judged.failed:
-            console.print(f"               {gate}")
+            console.print(f"               {verdict.line(gate)}", soft_wrap=True)
         if outcome.not_servable:
             console.print(f"               served: {outcome.not_servable}", markup=False, soft_wrap=True)
         console.print(f"report         {_short(outcome.report)}\nlog            {_short(log)}")

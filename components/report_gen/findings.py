@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.report_gen import measures
+from components import measures
 from components.report_gen.evidence import Evidence
 
 _MISTAKES = 50

@@ -56,7 +56,7 @@ def run(
     with one_line_errors():
         dataset = dataset_name(dataset, data_dir)
         config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
-        sys.exit(run_and_report(with_data(config, data_dir)))
+        sys.exit(run_and_report(with_data(with_baseline(config), data_dir)))
 
 
 def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
@@ -102,6 +102,24 @@ def read_recipe(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def with_baseline(config: PipelineConfig) -> PipelineConfig:
+    """Put the fingerprint of a given baseline into the config, so that other files are another one.
+
+    Raises:
+        ConfigError: where there is no SavedModel.
+    """
+    from components.baseline_model import saved_model
+    from pipeline.config import ConfigError
+
+    if not config.baseline.uri:
+        return config
+    uri = str(Path(config.baseline.uri).expanduser().absolute())
+    folder = saved_model.find(uri)
+    if folder is None:
+        raise ConfigError(f"baseline.uri: there is no SavedModel in {uri}")
+    return config.replace("baseline", uri=uri, fingerprint=saved_model.fingerprint(folder))
 
 
 def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,34 +25,21 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
+from components import measures
 from components.artifacts import DataBlessing, IdxFiles, Report
 from components.idx_example_gen import idx
 from components.idx_example_gen.executor import hashed
 from components.idx_example_gen.shards import write_shard
-from components.report_gen import chart, measures, page
+from components.report_gen import chart, page
 from components.report_gen.executor import REPORT_FILE, SUMMARY_FILE, Executor
 from pipeline.schema import schema_text
+from tests.components.nearest import Nearest
 from tests.conftest import TINY_TEST, TINY_TRAIN
 from trainer import features, recipes
 
 CHROMIUM = shutil.which("chromium")
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 HISTORY = {"loss": [1.2, 0.4, 0.3], "accuracy": [0.5, 0.8, 0.9], "val_loss": [0.5], "val_accuracy": [0.8]}
-
-
-class Nearest(tf.Module):
-    """Classifies by the nearest mean image: a model that is made in no time and makes mistakes."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        super().__init__()
-        flat = images.reshape(len(images), -1) / 255
-        self.means = tf.constant([flat[labels == c].mean(axis=0) for c in range(10)], tf.float32)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, name="image")])
-    def pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        flat = tf.reshape(tf.cast(image, tf.float32) / 255, [-1, 784])
-        distances = tf.reduce_sum((flat[:, None] - self.means) ** 2, axis=2)
-        return {features.PROBABILITIES: tf.nn.softmax(-distances / 5)}
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +92,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
             Path(artifact_utils.get_split_uri([made["anomalies"]], split), "SchemaDiff.pb"),
             anomalies_pb2.Anomalies().SerializeToString(),
         )
-    model = Nearest(*train)
-    tf.saved_model.save(
-        model, str(root / "model" / "Format-Serving"), {features.SIGNATURE_PIXELS: model.pixels}
-    )
+    Nearest(*train).save(root / "model" / "Format-Serving")
     training = {
         "steps": 60,
         "train_examples": 550,

@@ -24,13 +24,23 @@ NODES = [
     "DataGate",
     "Transform",
     "Trainer",
+    "BaselineModel",
     "Evaluator",
     "ServingValidator",
     "Pusher",
     "ReportGen",
 ]
 # A few hundred digits teach enough to pass these gates, and chance (0.1) does not.
-TINY = ["--set", "gates.accuracy=0.5", "--set", "gates.class_accuracy=0", "--set", "trainer.train_steps=60"]
+SETTINGS = {
+    "trainer.train_steps": 60,
+    "gates.accuracy": 0.5,
+    "gates.class_accuracy": 0,
+    "gates.calibration_error": 1,
+    # Of 200 test digits one more or less is chance.
+    "gates.accuracy_drop": 1,
+    "gates.class_accuracy_drop": 1,
+}
+TINY = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
 EXECUTED = re.compile(r"^(\w+) +(cached|done|failed|skipped) +[0-9.]+ s$", re.MULTILINE)
 
 
@@ -131,6 +141,20 @@ def test_the_pushed_model_answers_png_pixels_and_examples_alike(
     assert [name for name, *_ in answers] == ["pixels", "examples", "serving_default"]
     assert answers[0][1:] == answers[1][1:] == answers[2][1:]
     assert len(answers[0][1:]) == 200
+
+
+def test_a_candidate_worse_than_the_one_in_production_is_refused_and_that_one_stays(
+    finished: Path, tiny_mnist_dir: Path
+) -> None:
+    served = tree(finished / "serving")
+    settings = ("trainer.train_steps=5", "gates.accuracy=0", "gates.accuracy_drop=0.05")
+    done = run(finished, tiny_mnist_dir, *(part for setting in settings for part in ("--set", setting)))
+    assert done.returncode == 1, done.stdout + done.stderr
+    (version,) = (finished / "serving" / "mnist").iterdir()
+    assert re.search(rf"^in production  0\.\d{{4}}, version {version.name}$", done.stdout, re.MULTILINE)
+    assert "refused: not pushed" in done.stdout
+    assert "accuracy lost against the baseline overall is" in done.stdout
+    assert tree(finished / "serving") == served
 
 
 def test_a_model_below_a_gate_is_refused_and_the_served_one_stays(

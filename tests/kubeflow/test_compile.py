@@ -136,9 +136,32 @@ def test_secrets_env_labels_and_pull_secrets(tmp_path: Path, compiled: Compile) 
     assert "# Service account: runner\n" in file.to_yaml()
 
 
+def test_a_given_baseline_is_imported_from_where_the_run_says(compiled: Compile) -> None:
+    spec = compiled("baseline.uri=minio://mlpipeline/models/3").pipeline_spec
+    assert spec["root"]["inputDefinitions"]["parameters"]["baseline_uri"] == {
+        "parameterType": "STRING",
+        "defaultValue": "minio://mlpipeline/models/3",
+        "description": "Folder of the SavedModel to compare with, in the same bucket as the pipeline root.",
+    }
+    task = spec["root"]["dag"]["tasks"]["BaselineModel"]
+    assert task["inputs"]["parameters"]["artifact_uri"] == {"componentInputParameter": "baseline_uri"}
+    importer = spec["deploymentSpec"]["executors"]["BaselineModel_executor"]["importer"]
+    assert importer["artifactUri"] == {"runtimeParameter": "artifact_uri"}
+    source = spec["root"]["dag"]["tasks"]["Evaluator"]["inputs"]["artifacts"]["baseline_model"]
+    assert source["taskOutputArtifact"]["producerTask"] == "BaselineModel"
+
+
+def test_the_search_for_the_model_in_production_sees_the_pusher_s_volume(four_gpus) -> None:
+    executors = four_gpus.platform_spec["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    mounted = executors["BaselineModel_executor"]["pvcMount"]
+    assert mounted == executors["Pusher_executor"]["pvcMount"]
+    assert mounted[0]["mountPath"] == "/serving"
+
+
 def test_every_parameter_of_a_run_has_a_default_and_a_description(four_gpus) -> None:
     opened = four_gpus.pipeline_spec["root"]["inputDefinitions"]["parameters"]
-    assert set(opened) == {parameter.name for parameter in parameters.PARAMETERS}
+    # That of a given baseline is there where one was given.
+    assert set(opened) == {parameter.name for parameter in parameters.PARAMETERS} - {"baseline_uri"}
     for parameter in opened.values():
         assert parameter["description"]
         assert "defaultValue" in parameter

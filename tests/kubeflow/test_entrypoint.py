@@ -62,6 +62,17 @@ def test_a_schema_that_arrives_as_a_title_is_a_schema() -> None:
     assert adapted["outputs"]["artifacts"]["schema"]["artifacts"][0]["type"] == {"instanceSchema": SCHEMA}
 
 
+@pytest.mark.parametrize("key", ["instanceSchema", "schemaTitle"])
+def test_kubeflow_s_own_types_get_their_classes(key: str) -> None:
+    adapted = message()
+    adapted["outputs"]["artifacts"]["schema"]["artifacts"][0]["type"] = {
+        key: "title: system.Metrics\ntype: object\n"
+    }
+    entrypoint.with_types(adapted, {})
+    (output,) = adapted["outputs"]["artifacts"]["schema"]["artifacts"]
+    assert output["type"] == {"instanceSchema": "title: components.Metrics\ntype: object\n"}
+
+
 def test_the_drivers_output_goes_and_nothing_else() -> None:
     adapted = message()
     entrypoint.without_drivers_outputs(adapted)

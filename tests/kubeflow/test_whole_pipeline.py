@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.evaluator import verdict
+from components.idx_example_gen import idx
 from kubeflow import emulator
 from kubeflow.compile import compile_pipeline
 from kubeflow.settings import load
+from tests.components.nearest import Nearest
+from tests.conftest import TINY_TRAIN
 from tests.kubeflow.conftest import REPOSITORY
 from tests.kubeflow.test_emulator import Silent
 
@@ -35,7 +39,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(store: Path, tiny_mnist_dir: Path) -> Path:
     path = store / "mnist.yaml"
     example = REPOSITORY / "kubeflow" / "config.example.toml"
-    options = ["--data-dir", tiny_mnist_dir, "--set", "kubeflow.node.retries=0"]
+    settings = {
+        "kubeflow.node.retries": 0,
+        "gates.calibration_error": 1,
+        "gates.accuracy_drop": 1,
+        "gates.class_accuracy_drop": 1,
+    }
+    options = ["--data-dir", tiny_mnist_dir]
+    options += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     subprocess.run([MNIST, "compile", "-o", path, "--config", example, *options], check=True)
     return path
 
@@ -57,13 +68,21 @@ def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
     file: Path, store: Path, tiny_mnist_dir: Path
 ) -> None:
+    models = store / "volumes" / "mnist-models" / "digits"
+    files = idx.find_files(tiny_mnist_dir)
+    Nearest(*next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))).save(models / "1")
     done = emulate(file, store, f"--put={DATA}={tiny_mnist_dir}")
     assert done.returncode == 0, done.stdout + done.stderr
     first = states(done)
     assert set(first.values()) == {"done"}
     assert {"IdxFiles", "Trainer", "Evaluator", "Pusher"} <= set(first)
 
-    (version,) = (store / "volumes" / "mnist-models" / "digits").iterdir()
+    version = models / max(path.name for path in models.iterdir())
+    assert version.name != "1"
+    (verdict_file,) = store.rglob("verdict.json")
+    judged = verdict.from_json(verdict_file.read_text())
+    assert judged.baseline is not None
+    assert judged.baseline.version == "1"
     ask = REPOSITORY / "tests" / "e2e" / "ask_model.py"
     answers = subprocess.run(
         [sys.executable, ask, version, tiny_mnist_dir], capture_output=True, text=True, check=True

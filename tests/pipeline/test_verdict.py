@@ -1,47 +1,41 @@
-"""The verdict: what TFMA measured and refused, read back from its own files."""
+"""A gate that was not passed, in a line for a person."""
 
 from __future__ import annotations
 
-import pandas as pd
+from pathlib import Path
+
 import pytest
-import tensorflow_model_analysis as tfma
 
-from pipeline import evaluation, local, verdict
-from pipeline.config import GatesConfig
-from trainer import features
-
-# Class 0: 3 of 4 right; class 1: 1 of 2 right; class 2: all 4 right. Overall 8 of 10.
-LABELS = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
-CLASSES = [0, 0, 0, 2, 1, 0, 2, 2, 2, 2]
+from components.evaluator.verdict import AT_LEAST, AT_MOST, Gate, VerdictError
+from pipeline import verdict
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An evaluation folder with gates of 0.9 overall and 0.6 for each class."""
-    import tfx.components  # noqa: F401 (completes TFMA's public names)
+@pytest.mark.parametrize(
+    ("gate", "line"),
+    [
+        (
+            Gate("accuracy", "overall", "accuracy", 0.8, AT_LEAST, 0.9, False, (0.79, 0.81), 10_000),
+            "accuracy overall is 0.8000 (0.7900 to 0.8100), 0.1000 below the gate of 0.9000",
+        ),
+        (
+            Gate("class_accuracy", "class 1", "accuracy", 0.5, AT_LEAST, 0.6, False, None, 2),
+            "accuracy of class 1 is 0.5000, 0.1000 below the gate of 0.6000",
+        ),
+        (
+            Gate("calibration_error", "overall", "calibration error", 0.2, AT_MOST, 0.1, False, None, 9),
+            "calibration error overall is 0.2000, 0.1000 above the gate of 0.1000",
+        ),
+        (
+            Gate("class_examples", "class 8", "test examples", 3.0, AT_LEAST, 10.0, False, None, 3),
+            "test examples of class 8: 3, too few: at least 10 are needed to judge it",
+        ),
+    ],
+)
+def test_lines(gate: Gate, line: str) -> None:
+    assert verdict.line(gate) == line
 
-    local.pin_beam_to_this_process()
-    folder = str(tmp_path_factory.mktemp("evaluation"))
-    config = evaluation.eval_config(GatesConfig(accuracy=0.9, class_accuracy=0.6))
-    frame = pd.DataFrame(
-        {
-            features.LABEL: LABELS,
-            features.PROBABILITIES: [[float(k == c) for k in range(3)] for c in CLASSES],
-        }
-    )
-    config.model_specs[0].signature_name = ""  # There is no model: the answers are in the frame.
-    tfma.analyze_raw_data(frame, config, output_path=folder)
-    return folder
 
-
-def test_accuracies_and_failures(judged: str) -> None:
-    found = verdict.read(judged)
-    assert found.accuracy == pytest.approx(0.8)
-    assert found.class_accuracy == pytest.approx({0: 0.75, 1: 0.5, 2: 1.0})
-    assert found.examples == 10
-    assert found.weakest_class == 1
-    assert not found.blessed
-    assert [str(gate) for gate in found.failed] == [
-        "accuracy overall is 0.8000, 0.1000 below the gate of 0.9000",
-        "accuracy of class 1 is 0.5000, 0.1000 below the gate of 0.6000",
-    ]
+def test_a_file_that_is_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text("{")
+    with pytest.raises(VerdictError, match="no verdict"):
+        verdict.read(str(tmp_path))

@@ -1,0 +1,1 @@
+"""BaselineModel: the model in production now, for the Evaluator to compare with."""

@@ -1,0 +1,1 @@
+"""Evaluator: TFX's, and a verdict of our own gates in one small JSON file."""

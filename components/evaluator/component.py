@@ -1,0 +1,84 @@
+"""Evaluator: interface, which is TFX's with gates of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tensorflow_model_analysis.proto import config_pb2
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
+from tfx.types import standard_artifacts
+from tfx.types.channel import BaseChannel, Channel
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import json_utils
+
+from components.artifacts import ClassificationMetrics, Metrics
+from components.evaluator.executor import Executor
+
+
+class EvaluatorSpec(ComponentSpec):
+    """Examples and one or two models in; the evaluation, figures for a dashboard, and a blessing out."""
+
+    PARAMETERS = {
+        "eval_config": ExecutionParameter(type=config_pb2.EvalConfig),
+        "example_splits": ExecutionParameter(type=str),
+        "gates": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "metrics": ChannelParameter(type=Metrics),
+        "confusion": ChannelParameter(type=ClassificationMetrics),
+    }
+
+
+class Evaluator(BaseBeamComponent):
+    """Measures a model with TFMA, judges it by every gate, and blesses it or not.
+
+    TFMA has a gate for none of calibration, too few examples and robustness, and none of its thresholds
+    knows an interval; so all gates are ours, and its evaluation is there for its own tools to look at.
+    """
+
+    SPEC_CLASS = EvaluatorSpec
+    EXECUTOR_SPEC = BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: BaseChannel,
+        model: BaseChannel,
+        split: str,
+        eval_config: config_pb2.EvalConfig,
+        gates: Mapping[str, Any],
+        baseline_model: BaseChannel | None = None,
+    ) -> None:
+        """Declare the node.
+
+        Args:
+            examples: IdxExampleGen's output.
+            model: the Trainer's output.
+            split: the split that the verdict comes from.
+            eval_config: what TFMA measures; without thresholds.
+            gates: the fields of components.evaluator.gates.Thresholds.
+            baseline_model: the model in production; one that is not there is no error.
+        """
+        super().__init__(
+            EvaluatorSpec(
+                examples=examples,
+                model=model,
+                baseline_model=baseline_model,
+                eval_config=eval_config,
+                example_splits=json_utils.dumps([split]),
+                gates=json.dumps(gates, sort_keys=True),
+                evaluation=Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=Channel(type=standard_artifacts.ModelBlessing),
+                metrics=Channel(type=Metrics),
+                confusion=Channel(type=ClassificationMetrics),
+            )
+        )
