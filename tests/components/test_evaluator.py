@@ -151,6 +151,8 @@ def test_the_dashboard_gets_the_verdict_s_figures(compared: Judged) -> None:
     assert metrics.get_float_custom_property("accuracy_drop") == lost.accuracy_drop.value
     shown = confusion.get_json_value_custom_property("confusionMatrix")
     assert [row["row"] for row in shown["rows"]] == compared.verdict.confusion
+    for name, (artifact,) in compared.outputs.items():
+        assert any(Path(artifact.uri).iterdir()), f"{name} would count as deleted"
     assert [spec["displayName"] for spec in shown["annotationSpecs"]] == [str(n) for n in range(10)]
 
 

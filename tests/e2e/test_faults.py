@@ -23,6 +23,8 @@ QUICK = [
     "--set",
     "gates.class_accuracy=0",
     "--set",
+    "gates.calibration_error=1",
+    "--set",
     "trainer.train_steps=5",
 ]
 FUTURE = int(time.time()) + 10**6  # a version pushed while the clock was ahead
