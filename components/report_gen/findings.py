@@ -78,7 +78,10 @@ def find(evidence: Evidence) -> Findings:
         accuracy=measures.wilson(int(right.sum()), len(labels)),
         errors=int((~right).sum()),
         confusion=counts,
-        classes=tuple(_of_class(counts, number) for number in range(evidence.num_classes)),
+        classes=tuple(
+            _of_class(counts, number, _in_production(evidence, number))
+            for number in range(evidence.num_classes)
+        ),
         bins=bins,
         calibration_error=measures.calibration_error(bins),
         log_loss=float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()),
@@ -106,13 +109,21 @@ def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _of_class(counts: NDArray[np.int64], number: int) -> OfClass:
+def _in_production(evidence: Evidence, number: int) -> float | None:
+    """Accuracy on a class of the model in production, as the Evaluator found it."""
+    baseline = evidence.verdict.get("baseline") or {"class_accuracy": {}}
+    measure = baseline["class_accuracy"].get(str(number))
+    return measure["value"] if measure else None
+
+
+def _of_class(counts: NDArray[np.int64], number: int, baseline: float | None) -> OfClass:
     right = int(counts[number, number])
     return OfClass(
         number,
         count=int(counts[number].sum()),
         recall=measures.wilson(right, int(counts[number].sum())),
         precision=measures.wilson(right, int(counts[:, number].sum())),
+        baseline=baseline,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata, resources
 from platform import python_version
@@ -56,7 +57,7 @@ def render(e: Evidence, f: Findings) -> str:
         bin_count=len(f.bins),
         has_baseline=any(c.baseline is not None for c in f.classes),
         gates=e.verdict.get("gates", []),
-        robustness=[],
+        robustness=robustness_curves(e.verdict),
         scale_low=scale_low,
         confident_mistakes=int(
             ((e.answers.predicted != e.answers.labels) & (e.answers.confidence > _SURE)).sum()
@@ -113,6 +114,33 @@ def training_curves(history: dict[str, list[float]]) -> list[Markup]:
                     lines,
                 )
             )
+    return charts
+
+
+def robustness_curves(verdict: Mapping[str, Any]) -> list[Markup]:
+    """A chart for each corruption, by severity; 0 is the test images as they are.
+
+    Args:
+        verdict: the Evaluator's, {} where there is none.
+    """
+    parts = verdict.get("robustness", [])
+    if not parts:
+        return []
+    low = math.floor(min(part["accuracy"]["low"] for part in parts) * 10) / 10
+    strongest = max(part["severity"] for part in parts)
+    charts = []
+    for name in dict.fromkeys(part["corruption"] for part in parts):
+        points = {0: verdict["accuracy"]} | {
+            part["severity"]: part["accuracy"] for part in parts if part["corruption"] == name
+        }
+        line = chart.Series(
+            "accuracy",
+            [(float(severity), measure["value"]) for severity, measure in points.items()],
+            whiskers=[(measure["low"], measure["high"]) for measure in points.values()],
+        )
+        x = chart.Axis("severity", 0, strongest, whole=True)
+        y = chart.Axis("accuracy", low, 1.0, lambda v: percent(v, 0))
+        charts.append(chart.draw(name.capitalize(), x, y, [line]))
     return charts
 
 

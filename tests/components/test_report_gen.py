@@ -324,3 +324,42 @@ def test_it_prints(browser: Any, make: Make) -> None:
     assert pdf.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 12
     view.close()
+
+
+def test_the_verdict_s_gates_baseline_and_robustness_are_on_the_page(
+    make: Make, inputs: dict[str, Artifact]
+) -> None:
+    share = {"value": 0.875, "low": 0.8, "high": 0.92, "examples": 100}
+    verdict = {
+        "accuracy": share,
+        "gates": [
+            {
+                "name": "class_accuracy_drop",
+                "where": "class 3",
+                "metric": "accuracy lost against the baseline",
+                "value": 0.0625,
+                "bound": "at most",
+                "threshold": 0.02,
+                "passed": False,
+                "interval": [0.01, 0.11],
+                "examples": 16,
+            }
+        ],
+        "baseline": {"class_accuracy": {"3": share}},
+        "robustness": [
+            {"corruption": name, "severity": severity, "accuracy": share}
+            for name in ("noisy", "thinner")
+            for severity in (1, 2)
+        ],
+    }
+    file = Path(inputs["evaluation"].uri, "verdict.json")
+    _written(file, json.dumps(verdict))
+    try:
+        html = (make(blessed=False) / REPORT_FILE).read_text()
+    finally:
+        file.unlink()
+    assert "accuracy lost against the baseline" in html
+    assert "at most 0.02" in html
+    assert html.count("in production</th>") == 1
+    assert page.percent(0.875) in html
+    assert html.count('aria-label="Noisy"') == html.count('aria-label="Thinner"') == 1
