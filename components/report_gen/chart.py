@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 38
 _TICKS = 5
 
 Point = tuple[float, float]
@@ -121,7 +121,7 @@ def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> list[Markup]:
         parts.append(_line((across, bottom), (across, bottom + 4), "axis"))
         parts.append(_text(across, bottom + 17, x.number(value), "middle"))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4, x.title, "middle", "title"))
-    parts.append(_text(_LEFT - 44, _TOP - 4, y.title, "start", "title"))
+    parts.append(_text(_LEFT - 44, _TOP - 14, y.title, "start", "title"))
     return parts
 
 
