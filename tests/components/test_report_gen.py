@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_data_validation as tfdv
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binomtest
@@ -207,6 +207,7 @@ def test_a_refused_model_has_its_page_too(make: Make, blessed: bool, servable: b
     assert "1795437307" not in html
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_s_interval_is_scipy_s(share: tuple[int, int]) -> None:
     right, count = share
@@ -222,6 +223,7 @@ def test_no_example_says_nothing_about_a_share() -> None:
     assert (found.low, found.high) == (0.0, 1.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_confusion_is_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
@@ -244,6 +246,7 @@ def test_reliability_is_scikit_learn_s() -> None:
     assert measures.calibration_error(bins) > 0.1  # such a model is overconfident
 
 
+@settings(deadline=None)
 @given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4), st.booleans())
 def test_an_axis_has_a_few_ticks_inside_its_range(low: float, length: float, whole: bool) -> None:
     axis = chart.Axis("x", low, low + length, whole=whole)
