@@ -118,20 +118,25 @@ def compared(examples: Artifact, models: Path, tmp_path_factory: pytest.TempPath
 
 def test_tfma_measures_the_same(compared: Judged) -> None:
     found = compared.verdict
-    assert found.baseline is not None
-    for name, overall, by_class in (
-        ("candidate", found.accuracy, found.class_accuracy),
-        ("baseline", found.baseline.accuracy, found.baseline.class_accuracy),
-    ):
-        result = tfma.load_eval_result(compared.folder, model_name=name)
-        accuracies = {
-            key: metrics[""][""][evaluation.ACCURACY]["doubleValue"]
-            for key, metrics in result.slicing_metrics
-        }
-        assert accuracies.pop(()) == pytest.approx(overall.value)
-        assert {dict(key)[features.LABEL]: value for key, value in accuracies.items()} == pytest.approx(
-            {number: measure.value for number, measure in by_class.items()}
-        )
+    result = tfma.load_eval_result(compared.folder)
+    accuracies = {
+        key: metrics[""][""][evaluation.ACCURACY]["doubleValue"] for key, metrics in result.slicing_metrics
+    }
+    assert accuracies.pop(()) == pytest.approx(found.accuracy.value)
+    assert {dict(key)[features.LABEL]: value for key, value in accuracies.items()} == pytest.approx(
+        {number: measure.value for number, measure in found.class_accuracy.items()}
+    )
+
+
+def test_a_baseline_is_judged_as_it_would_be_as_a_candidate(
+    compared: Judged, examples: Artifact, models: Path, tmp_path: Path
+) -> None:
+    alone = judge(tmp_path, examples, models / "good").verdict
+    baseline = compared.verdict.baseline
+    assert baseline is not None
+    assert (baseline.fingerprint, baseline.accuracy) == (alone.model, alone.accuracy)
+    assert baseline.class_accuracy == alone.class_accuracy
+    assert alone.no_baseline == "none was given"
 
 
 def test_a_candidate_worse_than_the_baseline_is_refused(compared: Judged) -> None:
