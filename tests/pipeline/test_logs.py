@@ -18,7 +18,7 @@ def test_noise_goes_to_the_file_and_our_words_to_the_terminal(
     with logs.redirected(path) as terminal:
         os.write(1, b"from C on 1\n")
         os.write(2, b"from C on 2\n")
-        logging.getLogger("tensorflow").warning("from Python")
+        logging.getLogger("some.library").warning("from Python")
         terminal.write("for a person\n")
     print("after")  # noqa: T201
     out, err = capfd.readouterr()
@@ -26,7 +26,7 @@ def test_noise_goes_to_the_file_and_our_words_to_the_terminal(
     assert err == ""
     text = path.read_text()
     assert "from C on 1\nfrom C on 2\n" in text
-    assert "W tensorflow: from Python\n" in text
+    assert "W some.library: from Python\n" in text
 
 
 def test_all_is_as_before_after_an_exception(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
