@@ -11,7 +11,7 @@ IMAGE ?= mnist-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve test lint bench conformance image test-image lock clean help
+.PHONY: setup data run serve test test-flink lint bench conformance image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -31,6 +31,10 @@ serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw dig
 
 test: data  ## all tests, whole pipeline runs included, two files at a time: JOBS=2
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+
+test-flink: data  ## the pipeline on Flink, against the run on this machine; needs Java 17 and Maven
+	@setup/flink/job_server.sh
+	@MNIST_FLINK_JAR=.cache/flink/job-server.jar $(BIN)/pytest -m flink tests/flink
 
 lint: $(READY)  ## ruff format and check, mypy
 	@$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
-from pipeline import bulk_input, pushed_model
+from pipeline import bulk_input, job_servers, pushed_model
 from pipeline.bulk_input import Chunk, Task
 from pipeline.pushed_model import Classify
 
@@ -129,7 +129,7 @@ def _run(
     tasks: Sequence[Task], model: Path, parts: Path, beam_args: Sequence[str], with_probabilities: bool
 ) -> None:
     try:
-        with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
+        with job_servers.shared(), beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
             _ = (
                 pipeline
                 | "Tasks" >> beam.Create(list(tasks))

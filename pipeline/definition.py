@@ -9,6 +9,7 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.components.transform.component import Transform
 from tfx.components.tuner.component import Tuner
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
@@ -228,11 +229,13 @@ def _previous_data(gate: DataGateConfig) -> Importer | None:
 
 
 def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:
+    for node in nodes:
+        if isinstance(node, BaseBeamComponent):
+            node.with_beam_pipeline_args(config.beam.flags(node.id))
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
         components=nodes,
         enable_cache=config.cache,
         metadata_connection_config=connection_config(config),
-        beam_pipeline_args=list(config.beam.args),
     )

@@ -19,7 +19,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import beam_memo, interruption, isolation, lock, recovery
+from pipeline import beam_memo, interruption, isolation, job_servers, lock, recovery
 from pipeline.beside import Beside, MetadataInTurn
 
 PROGRESS_LOGGER = "trainer.progress"
@@ -119,7 +119,7 @@ def run(
             logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
         observer.planned([component.id for component in pipeline.components])
         _current = _Run(observer, trainer_in_new_process, Beside(beside))
-        with _progress_to(observer), isolation.gpus_hidden(trainer_in_new_process):
+        with _progress_to(observer), isolation.gpus_hidden(trainer_in_new_process), job_servers.shared():
             try:
                 _Runner(run_id).run(pipeline)
                 _current.beside.finish()

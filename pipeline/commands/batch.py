@@ -94,7 +94,7 @@ def _infer(
             total = sum(sum(task.counts) for task in tasks)
             began = time.monotonic()
             with _bar(terminal, total) as show:
-                flags = (*config.beam.args, *beam_args)
+                flags = (*config.beam.flags("Batch"), *beam_args)
                 unread = bulk.infer(tasks, folder, output, flags, probabilities, show)
             seconds = time.monotonic() - began
     except KeyboardInterrupt:

@@ -16,12 +16,14 @@ import pytest
 import yaml
 from kubernetes import client as kubernetes
 
+from kubeflow import settings as kubeflow_settings
 from tests.kubeflow import openapi
 from tests.kubeflow.conftest import REPOSITORY
 
 MANIFESTS = REPOSITORY / "kubeflow" / "manifests"
 OVERLAYS = (
     "model-volume",
+    "flink",
     "tf-serving/base",
     "tf-serving/overlays/pvc",
     "tf-serving/overlays/s3",
@@ -179,7 +181,7 @@ def test_every_file_is_used_and_every_used_file_exists() -> None:
             *kustomization.get("resources", ()),
             *(patch["path"] for patch in kustomization.get("patches", ())),
             *(
-                file
+                file.rpartition("=")[2]
                 for maps in kustomization.get("configMapGenerator", ())
                 for file in maps.get("files", ())
             ),
@@ -297,7 +299,7 @@ def test_pods_have_no_rights_and_bounded_resources(composed: dict[str, list[Json
             assert context["allowPrivilegeEscalation"] is False
             assert context["readOnlyRootFilesystem"] is True
             assert context["capabilities"] == {"drop": ["ALL"]}
-            assert re.search(r":\d+\.\d+\.\d+$", container["image"]), "an exact version"
+            assert re.search(r":\d+\.\d+\.\d+(-java\d+)?$", container["image"]), "an exact version"
             for bound in ("requests", "limits"):
                 assert {"cpu", "memory"} <= container["resources"][bound].keys()
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
@@ -367,6 +369,54 @@ def test_both_servers_are_the_release_that_the_client_speaks(composed: dict[str,
 
     assert model["runtimeVersion"] == version
     assert pod["containers"][0]["image"] == f"tensorflow/serving:{version}"
+
+
+def test_flinks_parts_and_the_compiled_pipeline_find_each_other(composed: dict[str, list[Json]]) -> None:
+    documents = composed["flink"]
+    deployments = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Deployment"}
+    services = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Service"}
+    part = find(documents, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    for name, deployment in deployments.items():
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert part.items() <= labels.items()
+        if name in services:
+            assert services[name]["spec"]["selector"].items() <= labels.items()
+            (container,) = deployment["spec"]["template"]["spec"]["containers"]
+            open_ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            for port in services[name]["spec"]["ports"]:
+                assert open_ports[port["targetPort"]] == port["port"]
+
+    def host_port(service: str, port: str) -> str:
+        ports = {p["name"]: p["port"] for p in services[service]["spec"]["ports"]}
+        return f"{service}:{ports[port]}"
+
+    settings = yaml.safe_load(find(documents, "ConfigMap")["data"]["config.yaml"])
+    for port, key in (("rpc", "jobmanager.rpc"), ("rest", "rest")):
+        assert (
+            host_port("flink-job-manager", port)
+            == f"{settings[key + '.address']}:{settings[key + '.port']}"
+        )
+    config, kubeflow = kubeflow_settings.load(REPOSITORY / "kubeflow" / "config.flink.toml")
+    flink = config.beam.flink
+    assert flink.master == host_port("flink-job-manager", "rest")
+    assert flink.job_endpoint == host_port("beam-job-server", "job")
+    assert flink.artifact_endpoint == host_port("beam-job-server", "artifact")
+    task_managers = deployments["flink-task-manager"]["spec"]
+    slots = settings["taskmanager.numberOfTaskSlots"]
+    assert (task_managers["replicas"] - 1) * slots >= flink.parallelism
+
+    server = deployments["beam-job-server"]["spec"]["template"]["spec"]["containers"][0]
+    assert f"--flink-master=http://{flink.master}" in server["args"]
+    _, workers = task_managers["template"]["spec"]["containers"]
+    port = workers["ports"][0]["containerPort"]
+    assert f"--service_port={port}" in workers["command"]
+    assert flink.worker_pool == f"localhost:{port}"
+    assert workers["image"] == kubeflow.image
+    (shared,) = [mount for mount in workers["volumeMounts"] if mount["name"] == "artifacts"]
+    for node in ("IdxExampleGen", "StatisticsGen", "Transform", "Evaluator"):
+        (volume,) = kubeflow.of(node).volumes
+        assert volume.claim == find(documents, "PersistentVolumeClaim")["metadata"]["name"]
+        assert volume.path == shared["mountPath"]
 
 
 class Store:

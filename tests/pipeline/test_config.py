@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ConfigError, PipelineConfig, keys, with_settings
+from pipeline.config import (
+    LOCAL_BEAM_ARGS,
+    BeamNodes,
+    ConfigError,
+    PipelineConfig,
+    keys,
+    with_settings,
+)
 
 
 def test_settings_are_converted_to_their_fields_types() -> None:
@@ -48,6 +55,11 @@ def test_later_settings_win_and_earlier_ones_of_the_section_stay() -> None:
         ("cache=perhaps", "cache: "),
         ("trainer.precision=half", "trainer.precision: "),
         ("name=No Spaces", "name: "),
+        ("beam.flink=1", "unknown setting 'beam.flink'"),
+        ("beam.runner=storm", "beam.runner: "),
+        ("beam.flink.parallelism=0", "beam.flink.parallelism: "),
+        ("beam.nodes.Tansform.runner=flink", "did you mean beam.nodes.Transform.runner"),
+        ("beam.nodes.Transform.runner=dataflow", "dataflow needs beam.dataflow.project, "),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(setting: str, said: str) -> None:
@@ -97,3 +109,61 @@ def test_any_field_of_the_recipe_can_be_set_and_reaches_the_trainer() -> None:
         "gpus": 2,
         "model_fn": "my.model_fn",
     }
+
+
+def test_beam_runs_here_unless_it_is_told_otherwise() -> None:
+    config = PipelineConfig()
+    for node in BeamNodes.model_fields:
+        assert config.beam.flags(node) == list(LOCAL_BEAM_ARGS)
+
+
+def test_each_node_runs_on_its_own_engine_and_nothing_of_another_reaches_it() -> None:
+    config = with_settings(
+        PipelineConfig(),
+        [
+            "beam.runner=flink",
+            "beam.args=--everywhere",
+            "beam.flink.master=flink:8081",
+            "beam.flink.parallelism=8",
+            "beam.flink.environment=EXTERNAL",
+            "beam.flink.worker_pool=pool:50000",
+            "beam.nodes.Transform.runner=local",
+            "beam.nodes.Evaluator.runner=spark",
+            "beam.nodes.Evaluator.args=--job_name=judge",
+            "beam.spark.job_endpoint=spark:8099",
+        ],
+    )
+    flink = config.beam.flags("StatisticsGen")
+    assert flink == config.beam.flags("IdxExampleGen")
+    assert {
+        "--runner=FlinkRunner",
+        "--flink_master=flink:8081",
+        "--parallelism=8",
+        "--environment_type=EXTERNAL",
+        "--environment_config=pool:50000",
+    } <= set(flink)
+    assert config.beam.flags("Transform") == [*LOCAL_BEAM_ARGS, "--everywhere"]
+    spark = config.beam.flags("Evaluator")
+    assert spark[-2:] == ["--everywhere", "--job_name=judge"]
+    assert {"--runner=SparkRunner", "--job_endpoint=spark:8099", "--environment_type=LOOPBACK"} <= set(
+        spark
+    )
+    assert not any("flink" in flag for flag in spark)
+
+
+def test_dataflow_has_what_it_needs() -> None:
+    settings = ("project=p", "region=r", "temp_location=gs://b/tmp", "image=i", "max_workers=9")
+    config = with_settings(
+        PipelineConfig(),
+        [*(f"beam.dataflow.{setting}" for setting in settings), "beam.nodes.Evaluator.runner=dataflow"],
+    )
+    assert config.beam.flags("Evaluator") == [
+        "--runner=DataflowRunner",
+        "--project=p",
+        "--region=r",
+        "--temp_location=gs://b/tmp",
+        "--sdk_container_image=i",
+        "--max_num_workers=9",
+        "--sdk_location=container",
+    ]
+    assert config.beam.flags("StatisticsGen") == list(LOCAL_BEAM_ARGS)

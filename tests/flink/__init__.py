@@ -1,0 +1,1 @@
+"""Tests that need Java and Beam's job server for Flink: make test-flink."""
