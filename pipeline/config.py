@@ -203,7 +203,6 @@ class FlinkConfig(WorkersConfig):
 
     version: str = Field("1.19", description="Flink's version, as in the name of Beam's job server")
     parallelism: PositiveInt = Field(2, description="task slots that a node uses")
-    retries: NonNegativeInt = Field(3, description="how often a node's job starts again after a loss")
 
     def flags(self) -> list[str]:
         """Beam's flags."""
@@ -213,7 +212,6 @@ class FlinkConfig(WorkersConfig):
             "flink_version": self.version,
             "flink_job_server_jar": self.job_server_jar,
             "parallelism": self.parallelism,
-            "number_of_execution_retries": self.retries,
         }
         return [*_flags(flink), *self.common_flags()]
 

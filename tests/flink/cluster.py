@@ -197,8 +197,9 @@ _SETTINGS: dict[str, Any] = {
     "taskmanager.memory.jvm-overhead.max": "64m",
     "cluster.evenly-spread-out-slots": "true",
     "heartbeat.interval": 1000,
-    "heartbeat.timeout": 8000,
-    "restart-strategy.type": "fixed-delay",
-    "restart-strategy.fixed-delay.attempts": 5,
-    "restart-strategy.fixed-delay.delay": "1 s",
+    "heartbeat.timeout": 15000,
+    # Of the losses that one task manager is to the parts of a job, this strategy counts one.
+    "restart-strategy.type": "exponential-delay",
+    "restart-strategy.exponential-delay.initial-backoff": "2 s",
+    "restart-strategy.exponential-delay.attempts-before-reset-backoff": 4,
 }

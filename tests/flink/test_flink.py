@@ -17,7 +17,12 @@ from tests.flink import cluster, compare
 
 REPOSITORY = Path(__file__).parent.parent.parent
 RUN_S = 600
-SETTINGS = ("trainer.train_steps=20", "gates.accuracy=0", "gates.class_accuracy=0")
+SETTINGS = (
+    "trainer.train_steps=20",
+    "gates.accuracy=0",
+    "gates.class_accuracy=0",
+    "gates.calibration_error=1",
+)
 
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(2 * RUN_S)]
 
@@ -34,7 +39,7 @@ def jar() -> Path:
 
 
 @contextmanager
-def running(root: Path, data: Path, *settings: str) -> Iterator[None]:
+def running(root: Path, data: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
     """`mnist run`, meanwhile the block, and afterwards its exit code."""
     command = [str(Path(sys.executable).with_name("mnist")), "run", "--root", str(root)]
     command += ["--data-dir", str(data), *(f"--set={s}" for s in (*SETTINGS, *settings))]
@@ -42,7 +47,7 @@ def running(root: Path, data: Path, *settings: str) -> Iterator[None]:
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        yield
+        yield process
         output, _ = process.communicate(timeout=RUN_S)
         assert process.returncode == 0, output
     finally:
@@ -96,8 +101,13 @@ def test_two_task_managers_write_the_same_and_one_may_die(
             f"beam.flink.worker_pool={flink.worker_pool}",
             "beam.nodes.Transform.args=--job_name=transform",
         )
-        with running(tmp_path / "root", tiny_mnist_dir, *settings):
-            job = cluster.eventually(lambda: flink.busy("transform"), RUN_S, "Transform's job")
+        with running(tmp_path / "root", tiny_mnist_dir, *settings) as process:
+
+            def transforms() -> str | None:
+                assert process.poll() is None, "the run ended before Transform"
+                return flink.busy("transform")
+
+            job = cluster.eventually(transforms, RUN_S, "Transform's job")
             flink.task_managers[0].kill()
         assert flink.failures(job), "the task manager was none of Transform's"
         assert flink.state(job) == "FINISHED"
