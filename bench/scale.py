@@ -37,8 +37,9 @@ SAMPLE_S = 0.1
 BATCH = 10_000
 MEMORY_GOAL_GB = 3.0
 REACH = 2  # pixels
-SHIFTS = sorted(
-    itertools.product(range(-REACH, REACH + 1), repeat=2), key=lambda shift: (max(map(abs, shift)), shift)
+_MOVES = range(-REACH, REACH + 1)
+SHIFTS: list[tuple[int, int]] = sorted(
+    itertools.product(_MOVES, _MOVES), key=lambda shift: (max(map(abs, shift)), shift)
 )
 
 
