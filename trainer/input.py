@@ -79,6 +79,7 @@ def cache_budget_bytes() -> int:
     return int(CACHE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+@tf.autograph.experimental.do_not_convert
 def training_batches(
     split: Split, transform: tft.TFTransformOutput, batch_size: int, seed: int, first_step: int = 0
 ) -> tf.data.Dataset:
@@ -106,6 +107,7 @@ def training_batches(
     return _finish(raw.skip(first_step), transform)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(split: Split, transform: tft.TFTransformOutput, batch_size: int) -> tf.data.Dataset:
     """Each example of a split once, in the order of the files.
 

@@ -42,16 +42,16 @@ class ServingModule(tf.Module):
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Trace the three functions; their inputs and outputs are those of trainer.features."""
-        strings = {"shape": [None], "dtype": tf.string}
+        files = tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES)
         pixels = tf.TensorSpec([None, self._height, self._width], tf.uint8, name=features.IMAGE)
+        examples = tf.TensorSpec([None], tf.string, name=features.EXAMPLES)
         return {
-            features.SIGNATURE_IMAGE_BYTES: tf.function(self._from_files).get_concrete_function(
-                tf.TensorSpec(**strings, name=features.IMAGE_BYTES)
-            ),
-            features.SIGNATURE_PIXELS: tf.function(self._from_pixels).get_concrete_function(pixels),
-            features.SIGNATURE_EXAMPLES: tf.function(self._from_examples).get_concrete_function(
-                tf.TensorSpec(**strings, name=features.EXAMPLES)
-            ),
+            name: tf.function(function, autograph=False).get_concrete_function(spec)
+            for name, function, spec in (
+                (features.SIGNATURE_IMAGE_BYTES, self._from_files, files),
+                (features.SIGNATURE_PIXELS, self._from_pixels, pixels),
+                (features.SIGNATURE_EXAMPLES, self._from_examples, examples),
+            )
         }
 
     def _from_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
