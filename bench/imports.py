@@ -27,6 +27,8 @@ COMMANDS = (
     "query --help",
     "runs --help",
     "report --help",
+    "batch --help",
+    "monitor --help",
     "runs --root {root}",
 )
 NEVER = ("google.cloud.aiplatform", "vertexai")
@@ -36,7 +38,12 @@ with environment.heavy_imports():
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
     import components.pusher.executor
 """
-SMALL = ("trainer.train_steps=20", "gates.accuracy=0", "gates.class_accuracy=0")
+SMALL = (
+    "trainer.train_steps=20",
+    "gates.accuracy=0",
+    "gates.class_accuracy=0",
+    "gates.calibration_error=1",
+)
 
 
 def fastest(command: list[str], times: int) -> float:

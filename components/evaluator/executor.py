@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -74,7 +75,9 @@ class Executor(TfxExecutor):
         )
         # With a baseline TFMA takes twice its time, for figures that the verdict has already.
         alone = {key: artifacts for key, artifacts in input_dict.items() if key != BASELINE}
+        begin = time.monotonic()
         super().Do(alone, output_dict, exec_properties)
+        logger.info("TFMA took %.1f s", time.monotonic() - begin)
         evaluation = artifact_utils.get_single_uri(output_dict["evaluation"])
         io_utils.write_string_file(str(PurePath(evaluation) / VERDICT_FILE), verdict.to_json())
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), input_dict, verdict)

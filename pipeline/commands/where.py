@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.commands.errors import fail, one_line_errors
+from pipeline.environment import heavy_imports
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
@@ -41,7 +42,8 @@ def config_of(root: str | None, settings: tuple[str, ...]) -> PipelineConfig:
 def readable_history() -> Iterator[None]:
     """Turn a run that is not there into one line and exit code 2, as other bad input."""
     with one_line_errors():
-        from pipeline.history import HistoryError
+        with heavy_imports():
+            from pipeline.history import HistoryError
 
         try:
             yield
