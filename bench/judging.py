@@ -3,8 +3,8 @@
     python -m bench.judging
 
 Judging is DataGate, BaselineModel, Evaluator and ReportGen, less TFMA's part of the Evaluator, which every
-TFX pipeline has; a run without it is the same run less their seconds, so that both sides saw the same machine.
-The last row counts TFMA as judging. ServingValidator runs beside the Evaluator, on the run's side.
+TFX pipeline has; a run without it is the same run less their seconds, so that both sides saw the same
+machine. The last row counts TFMA as judging. ServingValidator runs beside the Evaluator, on the run's side.
 """
 
 from __future__ import annotations
