@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 from serving.errors import Code, ServingError, invalid
 from serving.signatures import Signature
@@ -132,10 +133,13 @@ class Servable:
             raise invalid(error.object.decode("utf-8", "replace")) from None
 
     def _callable(self, signature: Signature, outputs: tuple[str, ...]) -> Callable[..., Any]:
-        return self._session.make_callable(
-            [signature.outputs[alias].name for alias in outputs],
-            [tensor.name for tensor in signature.inputs.values()],
+        options = config_pb2.CallableOptions(
+            feed=[tensor.name for tensor in signature.inputs.values()],
+            fetch=[signature.outputs[alias].name for alias in outputs],
         )
+        # What tf_keras runs its graphs with. The public make_callable goes through Session.run, which looks
+        # feeds and fetches up anew in each call: 0.31 ms instead of 0.18 ms for a small network.
+        return self._session._make_callable_from_options(options)
 
 
 def as_serving_error(error: tf.errors.OpError) -> ServingError:
