@@ -25,6 +25,8 @@ def settled(scratch: Path) -> Iterator[None]:
         # Keras writes a configuration into the home folder, and obeys one that may ask for JAX.
         "KERAS_HOME": str(scratch / "keras"),
         "KERAS_BACKEND": "tensorflow",
+        # matplotlib keeps a list of fonts in the home folder.
+        "MPLCONFIGDIR": str(scratch / "matplotlib"),
         # Beam makes an argument parser each time it looks at an option, and each parser looks for
         # translations on the disk: a fifth of the time of a small Beam pipeline.
         "LANGUAGE": "C",

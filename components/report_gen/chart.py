@@ -1,20 +1,31 @@
-"""Charts as SVG text: lines and points in a frame with axes, coloured by the page's own variables.
+"""Charts by matplotlib, as SVG text that is part of the page: its colours, and its font.
 
-A chart that takes its colours from the page is as good in the dark, in the light and on paper; none of the
-locked packages draws one.
+A chart that takes its colours from the page is as good in the dark, in the light and on paper.
 """
 
 from __future__ import annotations
 
-import math
+import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-WIDTH, HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 38
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 460, 260  # points: CSS makes the chart as wide as its column
 _TICKS = 5
+# matplotlib wants colours and the page has variables: each of these stands for one, nothing else has it.
+_COLOURS = {
+    "var(--ink)": "#010203",
+    "var(--soft)": "#010204",
+    "var(--rule)": "#010205",
+    "var(--panel)": "#010206",
+} | {f"var(--series-{number})": f"#01030{number}" for number in range(1, 7)}
+_INK, _SOFT, _RULE, _PANEL = list(_COLOURS.values())[:4]
 
 Point = tuple[float, float]
 
@@ -24,18 +35,16 @@ class Series:
     """A line through points; its colour is the page's variable `--series-<colour>`.
 
     Attributes:
-        name: for the legend and readers of screens.
+        name: for the legend.
         points: x and y, in order.
-        colour: 1, 2, …
+        colour: 1 to 6.
         whiskers: low and high y at each point, or nothing.
-        joined: whether a line goes through the points.
     """
 
     name: str
     points: Sequence[Point]
     colour: int = 1
     whiskers: Sequence[tuple[float, float]] = field(default_factory=tuple)
-    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,15 +56,6 @@ class Axis:
     high: float
     number: Callable[[float], str] = "{:g}".format
     whole: bool = False  # ticks at whole numbers alone
-
-    def ticks(self) -> list[float]:
-        """About five round numbers of the range."""
-        step = _round_step((self.high - self.low) / _TICKS)
-        if self.whole:
-            step = max(1.0, step)
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
 
 
 def spanning(title: str, values: Sequence[float], number: Callable[[float], str] = "{:g}".format) -> Axis:
@@ -71,92 +71,87 @@ def draw(
     """One chart.
 
     Args:
-        title: what the chart shows, for readers of screens too.
+        title: what the chart shows, for readers of screens too; another one for each chart of a page.
         x: the horizontal axis.
         y: the vertical axis.
         series: what is drawn.
         diagonal: draw the line y = x.
         note: one line below the title.
     """
-
-    def at(point: Point) -> Point:
-        return (
-            _LEFT + (point[0] - x.low) / ((x.high - x.low) or 1) * (WIDTH - _LEFT - _RIGHT),
-            HEIGHT - _BOTTOM - (point[1] - y.low) / ((y.high - y.low) or 1) * (HEIGHT - _TOP - _BOTTOM),
-        )
-
-    parts = [*_grid(x, y, at)]
-    if diagonal:
-        low, high = max(x.low, y.low), min(x.high, y.high)
-        parts.append(_line(at((low, low)), at((high, high)), "guide"))
-    for one in series:
-        parts += _series(one, at)
     legend = Markup("").join(
         Markup('<span class="key key-{}">{}</span>').format(one.colour, one.name) for one in series
     )
     return Markup(
-        '<figure class="chart"><figcaption><b>{title}</b>{note}</figcaption>'
-        '<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{body}</svg>'
+        '<figure class="chart"><figcaption><b>{title}</b>{note}</figcaption>{svg}'
         '<div class="legend">{legend}</div></figure>'
     ).format(
         title=title,
         note=Markup(" <small>{}</small>").format(note) if note else "",
-        width=WIDTH,
-        height=HEIGHT,
-        body=Markup("").join(parts),
+        svg=_for_page(_svg(title, x, y, series, diagonal), title),
         legend=legend if len(series) > 1 else "",
     )
 
 
-def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> list[Markup]:
-    parts = []
-    for value in y.ticks():
-        left, height = at((x.low, value))
-        parts.append(_line((left, height), (WIDTH - _RIGHT, height), "grid"))
-        parts.append(_text(left - 7, height + 4, y.number(value), "end"))
-    bottom = HEIGHT - _BOTTOM
-    parts.append(_line((_LEFT, bottom), (WIDTH - _RIGHT, bottom), "axis"))
-    for value in x.ticks():
-        across, _ = at((value, y.low))
-        parts.append(_line((across, bottom), (across, bottom + 4), "axis"))
-        parts.append(_text(across, bottom + 17, x.number(value), "middle"))
-    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 4, x.title, "middle", "title"))
-    parts.append(_text(_LEFT - 44, _TOP - 14, y.title, "start", "title"))
-    return parts
+def _svg(title: str, x: Axis, y: Axis, series: Sequence[Series], diagonal: bool) -> str:
+    """matplotlib's file."""
+    # Here, because it takes half a second and a run whose report is cached does without.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    # Text stays text. The salt makes the ids of a chart its own, and the same each time.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11.5}):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(x.low, x.high), ylim=(y.low, y.high))
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        axes.spines["bottom"].set_color(_SOFT)
+        axes.grid(axis="y", color=_RULE, linewidth=1)
+        axes.tick_params(colors=_SOFT, length=4)
+        axes.tick_params(axis="y", length=0)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(x.title, color=_INK)
+        axes.set_title(y.title, color=_INK, loc="left", fontsize=11.5)
+        for axis, side in ((axes.xaxis, x), (axes.yaxis, y)):
+            axis.set_major_locator(MaxNLocator(_TICKS, steps=[1, 2, 5, 10], integer=side.whole))
+            axis.set_major_formatter(FuncFormatter(lambda value, _, write=side.number: write(value)))
+        if diagonal:
+            low, high = max(x.low, y.low), min(x.high, y.high)
+            axes.plot([low, high], [low, high], color=_SOFT, linestyle="--", linewidth=1)
+        for one in series:
+            _plot(axes, one)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return file.getvalue()
 
 
-def _series(one: Series, at: Callable[[Point], Point]) -> list[Markup]:
-    points = [at(point) for point in one.points]
-    parts = []
-    if one.joined and len(points) > 1:
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-        parts.append(Markup('<polyline class="line series-{}" points="{}"/>').format(one.colour, path))
-    for (px, _), (value_x, _), (low, high) in zip(points, one.points, one.whiskers, strict=False):
-        top, bottom = at((value_x, high))[1], at((value_x, low))[1]
-        parts.append(_line((px, top), (px, bottom), f"whisker series-{one.colour}"))
-    for (px, py), (value_x, value_y) in zip(points, one.points, strict=True):
-        parts.append(
-            Markup(
-                '<circle class="dot series-{}" cx="{:.1f}" cy="{:.1f}" r="3.5">'
-                "<title>{}: {:.4g}, {:.4g}</title></circle>"
-            ).format(one.colour, px, py, one.name, value_x, value_y)
-        )
-    return parts
-
-
-def _line(start: Point, end: Point, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-        kind, *start, *end
+def _plot(axes: Axes, one: Series) -> None:
+    colour = _COLOURS[f"var(--series-{one.colour})"]
+    across, up = zip(*one.points, strict=True)
+    if one.whiskers:
+        low, high = zip(*one.whiskers, strict=True)
+        axes.vlines(across, low, high, color=colour, linewidth=2, alpha=0.55)
+    # A dot at an edge of the frame is a whole dot.
+    axes.plot(
+        across,
+        up,
+        color=colour,
+        linewidth=2.2,
+        marker="o",
+        markersize=7,
+        markeredgecolor=_PANEL,
+        clip_on=False,
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(
-        x, y, anchor, kind, escape(text)
-    )
-
-
-def _round_step(step: float) -> float:
-    """The nearest of 1, 2 or 5 times a power of ten that is not below."""
-    power: float = 10.0 ** math.floor(math.log10(step))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
+def _for_page(svg: str, title: str) -> Markup:
+    """The file as a part of the page: no prolog, no style for the whole page, no id that nothing needs."""
+    drawing = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    drawing = re.sub(r"<style.*?</style>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing).replace("xlink:href", "href")
+    drawing = re.sub(r" ?font-family: [^;\"]*;?", "", drawing)
+    for variable, colour in _COLOURS.items():
+        drawing = drawing.replace(colour, variable)
+    opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)
+    return opening + Markup(drawing)

@@ -96,7 +96,7 @@ def training_curves(history: dict[str, list[float]]) -> list[Markup]:
     charts = []
     for metric, write in (("loss", "{:.3g}".format), ("accuracy", lambda v: percent(v, 1))):
         lines = [
-            chart.Series(name, _by_epoch(values, len(history[metric])), colour)
+            chart.Series(name, by_epoch(values, len(history[metric])), colour)
             for name, colour, values in (
                 ("train", 1, history.get(metric, [])),
                 ("validation", 2, history.get(f"val_{metric}", [])),
@@ -144,8 +144,8 @@ def robustness_curves(verdict: Mapping[str, Any]) -> list[Markup]:
     return charts
 
 
-def _by_epoch(values: list[float], epochs: int) -> list[tuple[float, float]]:
-    # What is measured once is measured at the end.
+def by_epoch(values: list[float], epochs: int) -> list[tuple[float, float]]:
+    """The points of a metric; what is measured once is measured at the end."""
     first = epochs - len(values) + 1
     return [(float(first + number), value) for number, value in enumerate(values)]
 

@@ -70,9 +70,10 @@ def monitor(
         if json_file:
             json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
         if html_file:
-            from pipeline import monitor_page
+            from pipeline import environment, monitor_page
 
-            html_file.write_text(monitor_page.render(found), encoding="utf-8")
+            with environment.settled(config.scratch_dir("monitor")):
+                html_file.write_text(monitor_page.render(found), encoding="utf-8")
     _print(found)
     sys.exit(DRIFT if found.drifted else 0)
 

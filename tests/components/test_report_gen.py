@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -246,22 +247,46 @@ def test_reliability_is_scikit_learn_s() -> None:
     assert measures.calibration_error(bins) > 0.1  # such a model is overconfident
 
 
-@settings(deadline=None)
-@given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4), st.booleans())
-def test_an_axis_has_a_few_ticks_inside_its_range(low: float, length: float, whole: bool) -> None:
-    axis = chart.Axis("x", low, low + length, whole=whole)
-    ticks = axis.ticks()
-    room = length * 1e-6 + 1e-9
-    assert all(low - room <= tick <= low + length + room for tick in ticks)
-    assert len(ticks) <= 11
-    assert len(ticks) >= 2 or whole
-    assert not whole or all(tick == int(tick) for tick in ticks)
+def a_chart(title: str = "Accuracy") -> str:
+    line = chart.Series("one", [(1, 0.5), (2, 0.9)], 2, whiskers=[(0.4, 0.6), (0.8, 1.0)])
+    axis = chart.Axis("epoch", 1, 2, whole=True)
+    return str(chart.draw(title, axis, chart.Axis("share", 0, 1, "{:.0%}".format), [line], diagonal=True))
+
+
+def test_a_chart_has_the_page_s_colours_and_font_alone() -> None:
+    svg = a_chart()
+    for variable in ("--ink", "--soft", "--rule", "--panel", "--series-2"):
+        assert f"var({variable})" in svg
+    assert not re.findall(r"(?:fill|stroke): #\w+", svg)
+    assert "font-family" not in svg
+    assert "<style" not in svg
+
+
+def test_a_chart_is_a_part_of_a_page_and_no_file() -> None:
+    svg = a_chart("Loss & <more>")
+    figure = ElementTree.fromstring(svg)
+    (drawing,) = figure.findall("svg")
+    assert drawing.attrib["aria-label"] == "Loss & <more>"
+    assert "width" not in drawing.attrib
+    assert "<metadata" not in svg
+    texts = {"".join(text.itertext()) for text in drawing.iter("text")}
+    assert {"epoch", "share", "1", "2", "0%", "100%"} <= texts
+    assert "1.5" not in texts  # there is no such epoch
+
+
+def test_a_chart_is_the_same_each_time_and_two_of_a_page_share_no_id() -> None:
+    assert a_chart() == a_chart()
+    one, other = (set(re.findall(r'\bid="([^"]+)"', a_chart(title))) for title in ("one", "other"))
+    assert one
+    assert not one & other
 
 
 def test_a_value_measured_once_stands_at_the_last_epoch() -> None:
+    assert page.by_epoch([0.5], 3) == [(3.0, 0.5)]
+    assert page.by_epoch([1.2, 0.4, 0.3], 3) == [(1.0, 1.2), (2.0, 0.4), (3.0, 0.3)]
     loss, accuracy = page.training_curves(HISTORY)
-    assert "validation: 3, 0.5" in loss
-    assert "train: 1, 0.5" in accuracy
+    assert "validation" in loss
+    assert "validation" in accuracy
     assert page.training_curves({}) == []
 
 
