@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import PurePath
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import apache_beam as beam
@@ -23,6 +24,7 @@ from trainer import features
 
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 _BATCH = 2048  # examples in one element
+_PART = 1 << 16  # examples that one worker reads
 _STAGING = ".unfinished"
 
 Shard = tuple[str, int]  # a split and the number of one of its files
@@ -61,10 +63,12 @@ class Executor(BaseBeamExecutor):
 
         staging = str(PurePath(examples.uri) / _STAGING)
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
-        write = WriteShard(folders, staging, exec_properties["shards"])
+        files = idx.find_files(folder)
+        images = dict.fromkeys(SPLITS, files.train_images) | {features.TEST: files.test_images}
+        write = WriteShard(folders, images, staging, exec_properties["shards"])
         try:
             with self._make_beam_pipeline() as pipeline:
-                _build(pipeline, idx.find_files(folder), facts, sizes, write)
+                _build(pipeline, files, facts, sizes, write)
         finally:
             if tf.io.gfile.exists(staging):
                 tf.io.gfile.rmtree(staging)
@@ -103,7 +107,7 @@ def _build(
         | "AssignTrain" >> beam.FlatMap(assign_train, write.shards, beam.pvalue.AsSingleton(cutoff)),
         test | "AssignTest" >> beam.FlatMap(assign, features.TEST, write.shards),
         # So that a shard which no example falls into is written all the same.
-        pipeline | beam.Create(_empty_shards(facts, write.shards)),
+        pipeline | beam.Create(_empty_shards(write.shards)),
     )
     _ = (
         assigned
@@ -116,13 +120,25 @@ def _build(
 
 
 def _read(pipeline: beam.Pipeline, name: str, files: Files) -> beam.PCollection[Batch]:
-    return pipeline | f"{name}Files" >> beam.Create([files]) | f"Read{name}" >> beam.FlatMapTuple(read)
+    parts = pipeline | f"{name}Parts" >> beam.Create(list(_parts(*files)))
+    # Without it, Beam gives all parts to the one worker that was given the list of them.
+    spread = parts | f"Spread{name}" >> beam.Reshuffle()
+    return spread | f"Read{name}" >> beam.FlatMapTuple(read)
 
 
-def read(images_path: str, labels_path: str, num_classes: int) -> Iterator[Batch]:
-    """The examples of a pair of files, in batches."""
-    first = 0
-    for images, labels in idx.stream(images_path, labels_path, _BATCH, num_classes):
+def _parts(images_path: str, labels_path: str, num_classes: int) -> Iterator[tuple[Files, int, int]]:
+    """What can be read at the same time: a gzipped file only as a whole."""
+    with idx.IdxReader(images_path, 3) as images, idx.IdxReader(labels_path, 1) as labels:
+        count = images.shape[0]
+        step = count if images.is_gzipped or labels.is_gzipped else _PART
+    for first in range(0, count, step):
+        yield (images_path, labels_path, num_classes), first, min(first + step, count)
+
+
+def read(files: Files, first: int, stop: int) -> Iterator[Batch]:
+    """The examples of a part of a pair of files, in batches."""
+    images_path, labels_path, num_classes = files
+    for images, labels in idx.stream(images_path, labels_path, _BATCH, num_classes, range(first, stop)):
         yield hashed(images, labels, first)
         first += len(labels)
 
@@ -130,7 +146,7 @@ def read(images_path: str, labels_path: str, num_classes: int) -> Iterator[Batch
 def hashed(images: NDArray[np.uint8], labels: NDArray[np.uint8], first: int) -> Batch:
     """A batch from uint8 [n, H, W], uint8 [n] and the index of the first example."""
     indices = np.arange(first, first + len(labels), dtype=np.int64)
-    return Batch(images, labels, content_hashes(images, labels), indices)
+    return Batch(labels, content_hashes(images, labels), indices)
 
 
 def assign_train(batch: Batch, shards: int, cutoff: Place) -> Iterator[tuple[Shard, Batch]]:
@@ -149,21 +165,25 @@ def assign(batch: Batch, split: str, shards: int) -> Iterator[tuple[Shard, Batch
             yield (split, number), part
 
 
-def _empty_shards(facts: idx.DatasetFacts, shards: int) -> list[tuple[Shard, Batch]]:
-    empty = hashed(np.empty((0, facts.height, facts.width), np.uint8), np.empty(0, np.uint8), 0)
+def _empty_shards(shards: int) -> list[tuple[Shard, Batch]]:
+    empty = Batch(np.empty(0, np.uint8), np.empty(0, np.uint64), np.empty(0, np.int64))
     return [((split, number), empty) for split in SPLITS for number in range(shards)]
 
 
 class WriteShard(beam.DoFn):
     """Writes one shard; yields its split and how many examples it has."""
 
-    def __init__(self, folders: dict[str, str], staging: str, shards: int) -> None:
+    def __init__(
+        self, folders: Mapping[str, str], images: Mapping[str, Path], staging: str, shards: int
+    ) -> None:
         super().__init__()
-        self._folders, self._staging, self.shards = folders, staging, shards
+        self._folders, self._images, self._staging, self.shards = folders, images, staging, shards
 
     def process(self, element: tuple[Shard, Iterable[Batch]]) -> Iterator[tuple[str, int]]:
         (split, number), batches = element
-        yield split, write_shard(self._folders[split], self._staging, number, self.shards, batches)
+        images_at = functools.partial(idx.images_at, self._images[split])
+        folder = self._folders[split]
+        yield split, write_shard(folder, self._staging, number, self.shards, batches, images_at)
 
 
 def check_count(written: tuple[str, int], expected: dict[str, int]) -> None:

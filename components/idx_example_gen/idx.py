@@ -166,6 +166,11 @@ class IdxReader:
         """Where the values begin: the length of the header, in bytes."""
         return 4 + 4 * len(self.shape)
 
+    @property
+    def is_gzipped(self) -> bool:
+        """Whether the file can only be read from its start."""
+        return self._source.size is None
+
     def read(self, batch: int) -> UInt8:
         """The next examples, uint8 [n, *shape[1:]].
 
@@ -191,7 +196,7 @@ class IdxReader:
         Raises:
             ValueError: where the file is gzipped, or hashed, or has no more than `count` examples left.
         """
-        if self._source.size is None or self.sha256 is not None or count >= self._left:
+        if self.is_gzipped or self.sha256 is not None or count >= self._left:
             raise ValueError(f"{self.path}: cannot go past {count} examples")
         self._source.skip(count * self._row_bytes)
         self._content_offset += count * self._row_bytes
@@ -346,8 +351,38 @@ def _read(path: Path | str, rank: int, batch: int) -> Iterator[UInt8]:
             yield values
 
 
+def images_at(path: Path | str, indices: NDArray[np.int64]) -> UInt8:
+    """The images at some places of a file, in the order of `indices`; reads the file once.
+
+    Args:
+        path: IDX file of rank 3.
+        indices: int64 [n], each below the number of images.
+
+    Returns:
+        uint8 [n, H, W], all in memory.
+
+    Raises:
+        IdxError: for a fault of the file up to the last of the images.
+    """
+    order = np.argsort(indices, kind="stable")
+    wanted = indices[order]
+    with IdxReader(path, 3) as reader:
+        found = np.empty((len(indices), *reader.shape[1:]), np.uint8)
+        first = done = 0
+        while done < len(wanted):
+            batch = reader.read(BUFFER_BYTES)
+            until = done + int(np.searchsorted(wanted[done:], first + len(batch)))
+            found[order[done:until]] = batch[wanted[done:until] - first]
+            first, done = first + len(batch), until
+    return found
+
+
 def stream(
-    images_path: Path | str, labels_path: Path | str, batch: int, num_classes: int | None
+    images_path: Path | str,
+    labels_path: Path | str,
+    batch: int,
+    num_classes: int | None,
+    part: range | None = None,
 ) -> Iterator[tuple[UInt8, UInt8]]:
     """Stream images and labels in step: uint8 [n, H, W] and uint8 [n], n ≤ `batch`.
 
@@ -356,24 +391,33 @@ def stream(
         labels_path: IDX file of rank 1.
         batch: examples at a time; fewer where they would not fit into BUFFER_BYTES.
         num_classes: labels must be below it; None: any label.
+        part: these examples alone, of files that are not gzipped; None: all.
 
     Raises:
         IdxError: for every fault of a file, for counts that differ, for a label out of range.
     """
     with IdxReader(images_path, 3) as images, IdxReader(labels_path, 1) as labels:
-        for pair, _ in _in_step(images, labels, batch, num_classes):
+        for pair, _ in _in_step(images, labels, batch, num_classes, part):
             yield pair
 
 
 def _in_step(
-    images: IdxReader, labels: IdxReader, batch: int, num_classes: int | None
+    images: IdxReader,
+    labels: IdxReader,
+    batch: int,
+    num_classes: int | None,
+    part: range | None = None,
 ) -> Iterator[tuple[tuple[UInt8, UInt8], int]]:
     """Pairs of images and labels, each with the index of its first example."""
     if images.shape[0] != labels.shape[0]:
         reason = f"{labels.shape[0]} labels, but {images.path.name} has {images.shape[0]} images"
         raise IdxError(labels.path, 4, reason)
-    first = 0
-    while len(image_batch := images.read(batch)):
+    first, stop = (part.start, part.stop) if part else (0, images.shape[0])
+    if first:
+        images.skip(first)
+        labels.skip(first)
+    while first < stop:
+        image_batch = images.read(min(batch, stop - first))
         label_batch = labels.read(len(image_batch))
         if num_classes is not None and label_batch.max() >= num_classes:
             at = int(np.argmax(label_batch >= num_classes))

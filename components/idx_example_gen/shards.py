@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 
 import numpy as np
@@ -18,7 +18,14 @@ from trainer import features
 NAME = "data_tfrecord-{shard:05d}-of-{shards:05d}"
 
 
-def write_shard(folder: str, staging: str, shard: int, shards: int, batches: Iterable[Batch]) -> int:
+def write_shard(
+    folder: str,
+    staging: str,
+    shard: int,
+    shards: int,
+    batches: Iterable[Batch],
+    images_at: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+) -> int:
     """Write one file of a split, ordered by content hash, so that equal data give equal bytes.
 
     Args:
@@ -27,6 +34,8 @@ def write_shard(folder: str, staging: str, shard: int, shards: int, batches: Ite
         shard: which file, from 0.
         shards: how many there are.
         batches: the examples of this file, at least one batch, which may be empty.
+        images_at: from indices, int64 [n], to the images there, uint8 [n, H, W]; called once, so that a
+            shard's images are in memory together.
 
     Returns:
         The number of examples written.
@@ -38,7 +47,7 @@ def write_shard(folder: str, staging: str, shard: int, shards: int, batches: Ite
     # A runner may do a bundle of work twice, even at the same time.
     unfinished = str(PurePath(staging) / uuid.uuid4().hex)
     with tf.io.TFRecordWriter(unfinished) as writer:
-        for record in serialize(batch.images, batch.labels):
+        for record in serialize(images_at(batch.indices), batch.labels):
             writer.write(record)
     name = NAME.format(shard=shard, shards=shards)
     tf.io.gfile.rename(unfinished, str(PurePath(folder) / name), overwrite=True)

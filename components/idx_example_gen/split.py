@@ -22,14 +22,14 @@ Place = tuple[int, int]
 class Batch:
     """Some examples on their way through Beam, as arrays: thousands of times fewer elements than examples.
 
+    Their images stay in the file: whoever writes them reads them there, at the indices.
+
     Attributes:
-        images: uint8 [n, H, W].
         labels: uint8 [n].
         hashes: uint64 [n], see content_hashes.
         indices: int64 [n], places in the file.
     """
 
-    images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     hashes: NDArray[np.uint64]
     indices: NDArray[np.int64]
@@ -39,14 +39,13 @@ class Batch:
 
     def select(self, which: NDArray) -> Batch:
         """The examples at a mask, or at indices in their order."""
-        return Batch(self.images[which], self.labels[which], self.hashes[which], self.indices[which])
+        return Batch(self.labels[which], self.hashes[which], self.indices[which])
 
     @classmethod
     def concatenate(cls, batches: Iterable[Batch]) -> Batch:
         """All examples of at least one batch."""
         every = list(batches)
         return cls(
-            np.concatenate([batch.images for batch in every]),
             np.concatenate([batch.labels for batch in every]),
             np.concatenate([batch.hashes for batch in every]),
             np.concatenate([batch.indices for batch in every]),

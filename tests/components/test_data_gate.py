@@ -59,7 +59,9 @@ def write_examples(data: Data, folder: Path) -> standard_artifacts.Examples:
     examples.uri, examples.split_names = str(folder), json.dumps(list(data))
     for split, (images, labels) in data.items():
         batch = hashed(images, labels, 0)
-        write_shard(str(folder / f"Split-{split}"), str(folder / ".staging"), 0, 1, [batch])
+        write_shard(
+            str(folder / f"Split-{split}"), str(folder / ".staging"), 0, 1, [batch], images.__getitem__
+        )
     examples.set_string_custom_property("fingerprint", f"of {folder.name}")
     for name, value in (("height", 28), ("width", 28), ("num_classes", 10)):
         examples.set_int_custom_property(name, value)

@@ -42,7 +42,7 @@ def examples(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     made.set_int_custom_property("height", 28)
     made.set_int_custom_property("width", 28)
     folder = artifact_utils.get_split_uri([made], features.TEST)
-    write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)])
+    write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)], images.__getitem__)
     return made
 
 

@@ -21,7 +21,7 @@ from tfx.types.channel import Channel
 from tfx_bsl.public.tfxio import TFExampleRecord
 
 from components.artifacts import IdxFiles
-from components.idx_example_gen import IdxExampleGen, idx
+from components.idx_example_gen import IdxExampleGen, executor, idx
 from components.idx_example_gen.executor import DataChangedError, Executor
 from components.idx_example_gen.shards import serialize
 from components.idx_example_gen.split import Batch, Cutoff, before
@@ -143,6 +143,16 @@ def test_the_order_of_the_files_changes_no_byte(
     assert files(other) == files(examples)
 
 
+def test_files_that_are_read_in_parts_change_no_byte(
+    examples: standard_artifacts.Examples,
+    tiny_mnist_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "_PART", 130)
+    assert files(generate(tiny_mnist_dir, tmp_path / "examples")) == files(examples)
+
+
 def test_gzipped_files_change_no_byte(
     examples: standard_artifacts.Examples, tiny_mnist_dir: Path, tmp_path: Path
 ) -> None:
@@ -205,7 +215,7 @@ def test_serialized_examples_are_what_protobuf_makes(size: tuple[int, int]) -> N
 def test_the_cutoff_is_exact_and_merges_in_any_order() -> None:
     rng = np.random.default_rng(2)
     hashes = rng.integers(0, 40, 500).astype(np.uint64)  # many ties
-    everything = Batch(np.empty((500, 1, 1)), np.empty(500), hashes, np.arange(500, dtype=np.int64))
+    everything = Batch(np.empty(500, np.uint8), hashes, np.arange(500, dtype=np.int64))
     wanted = None
     for seed in range(5):
         combine = Cutoff(37)

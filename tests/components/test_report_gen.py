@@ -80,7 +80,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
     schema = tfdv.load_schema_text(_written(root / "schema.pbtxt", schema_text(10)))
     for split, (images, labels) in split_up.items():
         folder = artifact_utils.get_split_uri([examples], split)
-        write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)])
+        write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)], images.__getitem__)
         examples.set_int_custom_property(f"{split}_examples", len(labels))
         statistics = tfdv.generate_statistics_from_dataframe(
             pd.DataFrame({features.LABEL: labels.astype(np.int64)}), tfdv.StatsOptions(schema=schema)

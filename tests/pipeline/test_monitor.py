@@ -49,7 +49,7 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
     folders = {}
     for split, data in (("train", (train, labels)), ("test", digits)):
         folders[split] = str(root / "examples" / f"Split-{split}")
-        write_shard(folders[split], str(root / "staging"), 0, 1, [hashed(*data, 0)])
+        write_shard(folders[split], str(root / "staging"), 0, 1, [hashed(*data, 0)], data[0].__getitem__)
     (root / "blessing").mkdir()
     found = survey(folders, (28, 28), 10, "mnist", "")
     (root / "blessing" / FACTS_FILE).write_text(found.to_json())
