@@ -99,7 +99,9 @@ class Params:
 def tutorial() -> Params:
     """TensorFlow's layers tutorial, to the letter: 3,274,634 parameters, 20,000 steps of plain SGD.
 
-    The tutorial reports 97.3 % on test.
+    The tutorial reports 97.3 % on test. Here 20,000 steps in bfloat16, with seed 0, end at 96.88 %, and
+    96.34 % on validation, which the default gate of 97 % refuses: `mnist run --recipe tutorial --set
+    gates.accuracy=0.96`. Two cores with avx512_bf16 take 2,900 to 3,200 images/s, twelve minutes in all.
     """
     return Params(
         network="tutorial",
@@ -115,7 +117,7 @@ def tutorial() -> Params:
 def fast() -> Params:
     """The fewest seconds to a dependable 99.2 % on test, on two CPU cores.
 
-    Over seeds 0 to 4: median 99.38 %, lowest 99.25 %, highest 99.41 % on test; 12.4 s of training, 9,400
+    Over seeds 0 to 4: median 99.38 %, lowest 99.25 %, highest 99.43 % on test; 10.6 s of training, 11,200
     images/s, on two cores with avx512_bf16 (`mnist run --set trainer.seed=0` and so on).
     """
     return Params(
@@ -133,17 +135,22 @@ def fast() -> Params:
 
 
 def accurate() -> Params:
-    """The best single model that half an hour on two CPU cores gives."""
+    """A single model for those who can wait ten minutes, on two CPU cores.
+
+    Over seeds 0 to 2: median 99.61 %, lowest 99.60 %, highest 99.66 % on test; 2,000 to 2,240 images/s on
+    two cores with avx512_bf16. 60 epochs with less dropout (0.2), 24 minutes, ended at 99.64 % with seed 0:
+    no more than chance, on test as on validation.
+    """
     return Params(
         network="deep",
         batch_size=128,
-        epochs=60,
+        epochs=24,
         optimizer="adamw",
         learning_rate=0.01,
         schedule="one_cycle",
         warmup=0.2,
         weight_decay=0.05,
-        dropout=0.2,
+        dropout=0.3,
         shift=2,
         rotation=12,
         scale=0.12,
