@@ -113,6 +113,8 @@ def serve(
 ) -> None:
     """Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."""
     _quieten(quiet)
+    # TensorFlow imports Keras, and Keras pyplot where it finds it, for functions that nothing here calls.
+    sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
     from serving.batching import BatchingParameters
     from serving.config_file import ConfigFileError, ModelConfig, read_batching, read_models
     from serving.request_log import RequestLogConfig
@@ -120,6 +122,9 @@ def serve(
     from serving.server import ServerConfig
     from serving.server import serve as run
     from serving.tls import Tls
+
+    if sys.modules["matplotlib"] is None:
+        del sys.modules["matplotlib"]
 
     if bool(tls_cert) != bool(tls_key) or (tls_client_ca and not tls_cert):
         _fail("--tls-cert and --tls-key go together, and --tls-client-ca needs both")

@@ -129,10 +129,10 @@ def _svg(title: str, x: Axis, y: Axis, series: Sequence[Series], diagonal: bool)
 def _plot(axes: Axes, one: Series) -> None:
     colour = _COLOURS[f"var(--series-{one.colour})"]
     across, up = zip(*one.points, strict=True)
+    # Not clipped: a dot at an edge of the frame is a whole dot.
     if one.whiskers:
         low, high = zip(*one.whiskers, strict=True)
-        axes.vlines(across, low, high, color=colour, linewidth=2, alpha=0.55)
-    # A dot at an edge of the frame is a whole dot.
+        axes.vlines(across, low, high, color=colour, linewidth=2, alpha=0.55, clip_on=False)
     axes.plot(
         across,
         up,
