@@ -142,6 +142,7 @@ def _compile(pipeline: Pipeline, kubeflow: KubeflowConfig, entrypoint: tuple[str
     try:
         return runner.run(pipeline, write_out=False)["pipelineSpec"]
     except (NotImplementedError, TypeError, ValueError, KeyError) as error:
+        # These are what TFX's compiler raises for a component that it has no form for.
         raise CompileError(f"TFX cannot compile the pipeline for Kubeflow: {error}") from error
 
 

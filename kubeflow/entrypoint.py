@@ -182,12 +182,10 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     fill_parameters(executor_input, inputs_spec, json.loads(arguments.runtime_parameters))
     remote = to_local(executor_input, os.environ.get(ROOT_VARIABLE, "/"))
     output_file = Path(executor_input["outputs"]["outputFile"])
-    # TFX keeps its temporary files beside its answer; Beam's workers on other machines have to find them.
-    work = _folder_beside_outputs(executor_input) or output_file.parent
-    answer = work / output_file.name
-    executor_input["outputs"]["outputFile"] = str(answer)
-    arguments.json_serialized_invocation_args = json.dumps(executor_input)
-    with _no_half_written_outputs(executor_input, output_file):
+    with _no_half_written_outputs(executor_input, output_file), _work_folder(executor_input) as work:
+        answer = work / output_file.name
+        executor_input["outputs"]["outputFile"] = str(answer)
+        arguments.json_serialized_invocation_args = json.dumps(executor_input)
         with environment.heavy_imports():
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
@@ -197,18 +195,23 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
         executor_output = json.loads(answer.read_text())
         to_remote(executor_output, remote)
         _write(output_file, json.dumps(executor_output, indent=2))
-    if work != output_file.parent:
-        shutil.rmtree(work)
 
 
-def _folder_beside_outputs(executor_input: Json) -> Path | None:
-    """A new folder beside an output of the step, None where it has none."""
-    for artifacts in executor_input["outputs"].get("artifacts", {}).values():
-        for artifact in artifacts["artifacts"]:
-            parent = Path(artifact["uri"]).parent
-            parent.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=".step-", dir=parent))
-    return None
+@contextmanager
+def _work_folder(executor_input: Json) -> Iterator[Path]:
+    """A folder for TFX's temporary files, which it keeps beside its answer, until the step is over.
+
+    It lies beside the step's outputs, where Beam's workers on other machines find it.
+    """
+    outputs = executor_input["outputs"]
+    uris = [a["uri"] for artifacts in outputs.get("artifacts", {}).values() for a in artifacts["artifacts"]]
+    parent = Path(uris[0] if uris else outputs["outputFile"]).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".step-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -221,9 +224,6 @@ def _no_half_written_outputs(executor_input: Json, output_file: Path) -> Iterato
         yield
     except BaseException:
         output_file.unlink(missing_ok=True)
-        work = Path(executor_input["outputs"]["outputFile"]).parent
-        if work != output_file.parent:
-            shutil.rmtree(work, ignore_errors=True)
         for artifacts in executor_input["outputs"].get("artifacts", {}).values():
             for artifact in artifacts["artifacts"]:
                 shutil.rmtree(artifact["uri"], ignore_errors=True)

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Builds Beam's job server for Flink into .cache/flink/job-server.jar, once. Where Java or Maven are missing, or
-# Maven gets no answer, it says so in one line and leaves nothing.
+# Builds Beam's job server for Flink into .cache/flink/job-server.jar, once. Where Maven is missing or gets
+# no answer, it says so in one line and leaves nothing.
 set -eu
 cd "$(dirname "$0")"
 jar=../../.cache/flink/job-server.jar
 [ -f "$jar" ] && exit 0
+# Debian's Maven brings Java with it.
 command -v mvn >/dev/null || { echo "flink: Maven is not here (Debian: apt-get install maven)" >&2; exit 0; }
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

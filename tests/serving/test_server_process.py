@@ -390,6 +390,20 @@ def test_the_server_imports_tensorflow_and_grpc_and_little_else() -> None:
     }
 
 
+def test_the_server_starts_without_pyplot(tmp_path: Path) -> None:
+    config = tmp_path / "bad.config"
+    config.write_text("no { such")
+    program = (
+        "import sys\nfrom serving.command import serve\n"
+        "try:\n    serve(['--model-config-file', sys.argv[1]])\n"
+        "except SystemExit as end:\n    assert end.code == 2\n"
+        "assert 'tensorflow' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
+        "import matplotlib.figure"
+    )
+    subprocess.run([sys.executable, "-c", program, config], check=True)
+
+
 class Authority:
     """Signs certificates for the tests."""
 
