@@ -1,4 +1,4 @@
-"""What the libraries find when they are imported: their environment, and a garbage collector that waits."""
+"""What the libraries find when they are imported: their environment, no pyplot, a collector that waits."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def heavy_imports() -> Iterator[None]:
 
     TensorFlow, Beam and TFX make a million objects. The garbage collector looks through them again and
     again while they are imported, at each later collection and once more at the end: half of the time of
-    the import.
+    the import. Another half second is pyplot's, which Keras imports where it finds it, for functions that
+    nothing here calls: until the end of the block, nothing finds matplotlib.
     """
     gc.disable()
-    # Keras imports pyplot where it finds it, for functions that nothing here calls; pyplot lists all fonts.
     hidden = "matplotlib" not in sys.modules
     if hidden:
         sys.modules["matplotlib"] = None  # type: ignore[assignment]

@@ -113,7 +113,9 @@ def serve(
 ) -> None:
     """Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."""
     _quieten(quiet)
-    # TensorFlow imports Keras, and Keras pyplot where it finds it, for functions that nothing here calls.
+    # TensorFlow imports Keras. That writes a configuration into the home folder and obeys one there, unless
+    # there can be none; and it imports pyplot where it finds it, for functions not called here.
+    os.environ.setdefault("KERAS_HOME", os.devnull)
     sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
     from serving.batching import BatchingParameters
     from serving.config_file import ConfigFileError, ModelConfig, read_batching, read_models

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -390,7 +391,7 @@ def test_the_server_imports_tensorflow_and_grpc_and_little_else() -> None:
     }
 
 
-def test_the_server_starts_without_pyplot(tmp_path: Path) -> None:
+def test_the_server_starts_without_pyplot_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     config = tmp_path / "bad.config"
     config.write_text("no { such")
     program = (
@@ -401,7 +402,13 @@ def test_the_server_starts_without_pyplot(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
         "import matplotlib.figure"
     )
-    subprocess.run([sys.executable, "-c", program, config], check=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_HOME"}
+    subprocess.run(
+        [sys.executable, "-c", program, config], check=True, env=environment | {"HOME": str(home)}
+    )
+    assert not list(home.glob(".keras"))
 
 
 class Authority:
