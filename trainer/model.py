@@ -84,19 +84,17 @@ def _compact(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
 
 
 def _deep(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
-    """Seven convolutions, two of which halve the image; no pooling, no wide dense layer."""
+    """Five wide convolutions without padding, 28 to 2 pixels; one of them halves the image.
+
+    After An, Lee, Park, Yang and So, "An Ensemble of Simple Convolutional Neural Network Models for MNIST
+    Digit Recognition" (arXiv 2008.10400), at a fifth of the multiplications.
+    """
     dtype = resolve_precision(params.precision)
-    layers = ((32, 3, 1), (32, 3, 1), (32, 5, 2), (64, 3, 1), (64, 3, 1), (64, 5, 2), (128, 4, 1))
+    layers = ((32, 5, 1), (48, 5, 2), (64, 5, 1), (96, 3, 1), (128, 3, 1))
     for block, (filters, kernel, strides) in enumerate(layers, start=1):
-        x = keras.layers.Conv2D(
-            filters,
-            kernel,
-            strides,
-            padding="same" if strides > 1 else "valid",
-            use_bias=False,
-            dtype=dtype,
-            name=f"conv{block}",
-        )(x)
+        x = keras.layers.Conv2D(filters, kernel, strides, use_bias=False, dtype=dtype, name=f"conv{block}")(
+            x
+        )
         x = _normalized(x, dtype, block)
         if strides > 1:
             x = keras.layers.Dropout(
