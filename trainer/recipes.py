@@ -14,6 +14,9 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+# Pixels in each direction that a network of trainer.model takes at least: its layers make images smaller.
+SMALLEST_IMAGE = {"tutorial": 4, "compact": 12, "deep": 25}
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=True))
 class Params:
@@ -80,6 +83,26 @@ class Params:
             return self.train_steps
         assert self.epochs is not None
         return max(1, round(self.epochs * examples / self.batch_size))
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Refuse images that the network's layers would make vanish.
+
+        Args:
+            height: pixels.
+            width: pixels.
+
+        Raises:
+            ValueError: one line that names the sizes and the recipes that take such images.
+        """
+        least, have = SMALLEST_IMAGE[self.network], min(height, width)
+        if have >= least:
+            return
+        fitting = [name for name, make in RECIPES.items() if have >= SMALLEST_IMAGE[make().network]]
+        advice = f"take recipe {' or '.join(fitting)}" if fitting else "enlarge them or bring a network"
+        raise ValueError(
+            f"images of {height} x {width} pixels are too small for the network {self.network!r}, which "
+            f"takes {least} x {least} or larger: {advice}"
+        )
 
     def scaled(self, replicas: int) -> Params:
         """The same recipe for several replicas at once: larger steps, with a learning rate to match.

@@ -54,36 +54,18 @@ def compile_command(
     """
     with one_line_errors():
         from kubeflow import settings as kubeflow_settings
+        from pipeline import inputs
 
         named = {"kubeflow.image": image, "kubeflow.gpu_image": gpu_image}
         config, kubeflow = kubeflow_settings.load(
             file, [f"{key}={value}" for key, value in named.items() if value] + list(settings)
         )
-        config = with_facts(config, data_dir)
+        config = inputs.with_facts(config, data_dir)
         text = compiled_text(config, kubeflow)
         write(output, text)
     click.echo(f"compiled into {output}")
     if config.data.fingerprint:
         click.echo(f"fingerprint of the data: {config.data.fingerprint}")
-
-
-def with_facts(config: PipelineConfig, data_dir: Path | None) -> PipelineConfig:
-    """Add the hash of the code and, where there is a copy of the data, what it is; the URI stays."""
-    from components.idx_example_gen import idx
-    from pipeline.code import code_hash
-
-    config = config.replace("trainer", code=code_hash(config.trainer))
-    if data_dir is None:
-        return config
-    facts = idx.inspect(data_dir.absolute(), config.data.num_classes or None)
-    idx.split_sizes(data_dir, facts)  # refuses too few examples
-    return config.replace(
-        "data",
-        fingerprint=facts.fingerprint,
-        height=facts.height,
-        width=facts.width,
-        num_classes=facts.num_classes,
-    )
 
 
 def compiled_text(config: PipelineConfig, kubeflow: KubeflowConfig) -> str:

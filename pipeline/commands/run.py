@@ -75,7 +75,7 @@ def run_config(
 ) -> PipelineConfig:
     """The config that the options of `mnist run` describe; later ones win over the recipe file."""
     from pipeline import config as config_module
-    from trainer import recipes
+    from pipeline import inputs
 
     config = config_module.PipelineConfig()
     if recipe_file is not None:
@@ -87,10 +87,7 @@ def run_config(
         + (["cache=false"] if no_cache else [])
         + list(settings),
     )
-    try:
-        recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
-    except ValueError as error:
-        raise config_module.ConfigError(str(error)) from None
+    inputs.check_training(config)  # before anything is fetched
     return config.replace("beam", args=(*config.beam.args, *beam_args))
 
 
@@ -123,27 +120,12 @@ def with_baseline(config: PipelineConfig) -> PipelineConfig:
 
 
 def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
-    """As with_data_facts; fetches the data set of the config where no folder is given."""
+    """Take the data of a folder, or of the config's data set, fetched if need be; refuse bad ones."""
+    from pipeline import inputs
+
     if folder is None:
         folder = fetch_with_bar(config.data.dataset, config.root / "data")
-    return with_data_facts(config, folder)
-
-
-def with_data_facts(config: PipelineConfig, folder: Path) -> PipelineConfig:
-    """Read the whole data set once, refuse a bad one, and put what it is into the config."""
-    from components.idx_example_gen import idx
-    from pipeline.code import code_hash
-
-    facts = idx.inspect(folder.absolute(), config.data.num_classes or None)
-    idx.split_sizes(folder, facts)  # refuses too few examples
-    return config.replace(
-        "data",
-        uri=str(folder.absolute()),
-        fingerprint=facts.fingerprint,
-        height=facts.height,
-        width=facts.width,
-        num_classes=facts.num_classes,
-    ).replace("trainer", code=code_hash(config.trainer))
+    return inputs.with_facts(config, folder).replace("data", uri=str(folder.absolute()))
 
 
 def run_and_report(config: PipelineConfig) -> int:

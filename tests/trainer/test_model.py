@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainer import features, model
 from trainer.augmentation import RandomShift
 from trainer.estimator import EstimatorModel, ModeKeys
-from trainer.recipes import RECIPES, Params, resolve
+from trainer.recipes import RECIPES, SMALLEST_IMAGE, Params, resolve
 
 SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -247,3 +247,20 @@ def test_each_mode_of_a_recipe_is_traced_once() -> None:
     trained.predict(IMAGES, verbose=0)
 
     assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_network_takes_the_smallest_images_that_its_layers_can(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = SMALLEST_IMAGE[params(recipe).network]
+
+    made = model.build_network(params(recipe), (least, least, 1), CLASSES)
+
+    assert made(tf.zeros((1, least, least, 1))).shape == (1, CLASSES)
+    too_small = (least, least - 1, 1)
+    with pytest.raises(ValueError, match=f"images of {least} x {least - 1} pixels are too small"):
+        model.build_network(params(recipe), too_small, CLASSES)
+    monkeypatch.setattr(Params, "check_image_size", lambda *_: None)
+    with pytest.raises(ValueError, match="output size"):
+        model.build_network(params(recipe), too_small, CLASSES)
