@@ -1,8 +1,8 @@
 # The two commands are `make run` and `make test`; both build the environment first.
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# Which Python the environment is made of; a name given here makes it anew where it was made of another.
+READY := $(VENV)/.ready$(if $(PYTHON),-$(notdir $(PYTHON)))
 # Extras of pyproject.toml; CUDA's libraries come along where there is an NVIDIA GPU.
 EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
 TARGET ?= cpu
@@ -15,9 +15,8 @@ IMAGE ?= mnist-tfx:$(TARGET)
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
-$(READY): setup/venv.py setup/tools.txt pyproject.toml uv.lock
-	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) not found: install Python 3.11 or run make PYTHON=…" >&2; exit 2; }
-	@$(PYTHON) setup/venv.py $(VENV) $(addprefix --extra ,$(EXTRAS))
+$(READY): setup/venv.py setup/find_python.sh setup/tools.txt pyproject.toml uv.lock
+	@python=$$(setup/find_python.sh $(PYTHON)) && "$$python" setup/venv.py $(VENV) $(addprefix --extra ,$(EXTRAS))
 	@touch $@
 
 data: $(READY)  ## fetch and verify MNIST into var/data
@@ -36,10 +35,12 @@ test-flink: data  ## the pipeline on Flink, against the run on this machine; nee
 	@setup/flink/job_server.sh
 	@MNIST_FLINK_JAR=.cache/flink/job-server.jar $(BIN)/pytest -m flink tests/flink
 
-lint: $(READY)  ## ruff format and check, mypy
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+lint: $(READY)  ## format, lint, types, contracts between the rooms, declared packages
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+	@$(BIN)/deptry --no-ansi .
 
 bench: data  ## seconds per node, and the whole against a bare Keras script
 	@$(BIN)/python -m bench.run
@@ -47,8 +48,8 @@ bench: data  ## seconds per node, and the whole against a bare Keras script
 conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
 	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/serving/test_conformance.py
 
-image:  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
-	@PYTHON=$(PYTHON) ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
+image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
+	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
 	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(ENGINE) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest tests/kubeflow/test_image.py

@@ -4,7 +4,7 @@
 #   setup/build_image.sh [cpu|gpu] [NAME]
 #
 # ENGINE      docker, podman or buildah
-# BASE        the image to start from: Debian 13 or later with a Python 3.11 that has pip
+# BASE        the image to start from: Debian 13 or later, or one made of it
 # BUILD_ARGS  more options for the engine, e.g. "--isolation chroot --network host"
 #
 # Packages come from the index that pip is set up for on this machine; its settings and certificates go in
@@ -12,6 +12,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+environment=$PWD/.venv
 target=${1:-cpu}
 name=${2:-mnist-tfx:$target}
 engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah || true)}
@@ -24,7 +25,7 @@ mkdir "$work/context" "$work/secrets"
 tar --create --exclude=__pycache__ Dockerfile .dockerignore pyproject.toml uv.lock \
   setup components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
 cd "$work/context"
-labels=$("${PYTHON:-python3.11}" -m setup.image_inputs "$work/secrets")
+labels=$("$environment/bin/python" -m setup.image_inputs "$work/secrets")
 
 # The two lists of options are meant to fall apart into words.
 # shellcheck disable=SC2086

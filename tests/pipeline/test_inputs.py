@@ -74,6 +74,6 @@ def test_settings_of_the_size_count_where_no_data_are_here() -> None:
     config = PipelineConfig().replace("data", height=11)
 
     with pytest.raises(
-        ConfigError, match="images of 11 x 28 pixels .* 12 x 12 or larger: take recipe tutorial"
+        ConfigError, match=r"images of 11 x 28 pixels .* 12 x 12 or larger: take recipe tutorial"
     ):
         with_facts(config, None)

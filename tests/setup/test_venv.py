@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from setup import lock, venv
 
 DEBIAN_12 = {"ID": "debian", "VERSION_ID": "12", "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)"}
+FIND_PYTHON = venv.ROOT / "setup/find_python.sh"
 UBUNTU_22 = {"ID": "ubuntu", "VERSION_ID": "22.04", "PRETTY_NAME": "Ubuntu 22.04.5 LTS"}
 
 
@@ -38,6 +41,93 @@ def test_any_other_system_is_one_clear_line(
     with pytest.raises(venv.SetupError, match=re.escape(said)) as caught:
         venv.needs_newer_glibc(glibc, release, machine)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_ensurepip", "release", "said"),
+    [
+        ((3, 10), True, DEBIAN_12, "TFX 1.21 does not run on python3.10, only on Python 3.11, 3.12, 3.13"),
+        ((3, 14), True, {}, "TFX 1.21 does not run on python3.14"),
+        ((3, 11), False, DEBIAN_12, "python3.11 has no ensurepip: apt-get install python3.11-venv"),
+        ((3, 12), False, {"ID": "mint", "ID_LIKE": "ubuntu debian"}, "apt-get install python3.12-venv"),
+        ((3, 13), False, {}, "python3.13 has no ensurepip: install the package"),
+    ],
+)
+def test_another_or_incomplete_python_is_one_clear_line(
+    version: tuple[int, int], has_ensurepip: bool, release: dict[str, str], said: str
+) -> None:
+    with pytest.raises(venv.SetupError, match=re.escape(said)) as caught:
+        venv.check_python(version, has_ensurepip, release)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", venv.PYTHONS)
+def test_each_known_python_is_taken(version: tuple[int, int]) -> None:
+    venv.check_python(version, True, DEBIAN_12)
+
+
+def test_one_range_of_pythons_stands_in_all_places() -> None:
+    pyproject = tomllib.loads((venv.ROOT / "pyproject.toml").read_text())
+    oldest, newest = venv.PYTHONS[0], venv.PYTHONS[-1]
+    after = (newest[0], newest[1] + 1)
+    assert pyproject["project"]["requires-python"] == (f">={oldest[0]}.{oldest[1]},<{after[0]}.{after[1]}")
+    assert pyproject["tool"]["mypy"]["python_version"] == f"{oldest[0]}.{oldest[1]}"
+    script = FIND_PYTHON.read_text()
+    assert f"{oldest} <= sys.version_info < {after}" in script
+    names = " ".join(f"python{major}.{minor}" for major, minor in reversed(venv.PYTHONS))
+    assert f" {names} python3; do" in script
+
+
+def pythons(folder: Path, **versions: str | None) -> dict[str, str]:
+    """An environment in which each name is a Python of that version, or one that does not start."""
+    folder.mkdir()
+    for tool in ("dirname", "sed"):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    for name, version in versions.items():
+        run = (
+            f"exec {sys.executable} -c 'import sys; sys.version_info = ({version}); '\"$2\""
+            if version
+            else "exit 1"
+        )
+        (folder / name).write_text(f"#!/bin/sh\n{run}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+def find_python(checkout: Path, path: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the script says in a checkout of its own."""
+    (checkout / "setup").mkdir(parents=True, exist_ok=True)
+    script = shutil.copy(FIND_PYTHON, checkout / "setup")
+    return subprocess.run(
+        ["/bin/sh", script, *arguments], env=path, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_newest_python_that_starts_is_taken(tmp_path: Path) -> None:
+    names = {"python3.13": None, "python3.12": "3, 12", "python3.11": "3, 11", "python3": "3, 14"}
+    path = pythons(tmp_path / "bin", **names)
+    assert find_python(tmp_path, path).stdout == f"{tmp_path}/bin/python3.12\n"
+    assert find_python(tmp_path, path, "python3.11").stdout == f"{tmp_path}/bin/python3.11\n"
+
+
+def test_an_environment_keeps_its_python(tmp_path: Path) -> None:
+    path = pythons(tmp_path / "bin", **{"python3.13": "3, 13", "python3.11": "3, 11"})
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/pyvenv.cfg").write_text(f"executable = {tmp_path}/bin/python3.11\n")
+    assert find_python(tmp_path, path).stdout == f"{tmp_path}/bin/python3.11\n"
+    (tmp_path / "bin/python3.11").unlink()
+    assert find_python(tmp_path, path).stdout == f"{tmp_path}/bin/python3.13\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("python3.13",)])
+def test_no_python_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = find_python(tmp_path, pythons(tmp_path / "bin", python3="3, 14"), *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "setup: python3.13 not found" if arguments else "setup: no Python 3.11, 3.12 or 3.13 on "
+    )
 
 
 def test_this_environment_runs_on_a_new_enough_glibc() -> None:
