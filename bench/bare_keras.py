@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from trainer import recipes
+from trainer.features import DEFAULT_IMAGE_SHAPE
 from trainer.model import build_network
 from trainer.optimizers import build_optimizer
 
@@ -40,7 +41,7 @@ def main() -> None:
     params = recipes.resolve(args.recipe)
     steps = params.steps(len(x) - held_out)
     keras.utils.set_random_seed(params.seed)
-    network = build_network(params, (28, 28, 1), 10)
+    network = build_network(params, DEFAULT_IMAGE_SHAPE, 10)
     network.compile(
         optimizer=build_optimizer(params, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

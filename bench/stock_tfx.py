@@ -24,6 +24,7 @@ from tfx import v1 as tfx
 from tfx_bsl.public import tfxio
 
 from trainer import recipes
+from trainer.features import ImageShape
 from trainer.model import build_network
 from trainer.optimizers import build_optimizer
 
@@ -74,7 +75,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         return read.map(lambda x, y: (tf.reshape(x[f"{IMAGE}_xf"], [-1, SIDE, SIDE, 1]), y))
 
     keras.utils.set_random_seed(params.seed)
-    network = build_network(params, (SIDE, SIDE, 1), CLASSES)
+    network = build_network(params, ImageShape(SIDE, SIDE), CLASSES)
     network.compile(
         optimizer=build_optimizer(params, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -34,7 +34,8 @@ def trainer_speed(recipe: str, steps: int, artifacts: Path) -> float:
     """Images per second of run_fn, from its metrics.json."""
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-    from trainer.train import METRICS_FILE, run_fn
+    from trainer.run_metrics import METRICS_FILE
+    from trainer.train import run_fn
 
     def only(pattern: str) -> str:
         (found,) = artifacts.glob(pattern)
@@ -66,6 +67,7 @@ def keras_speed(recipe: str, steps: int) -> float:
 
     from bench.bare_keras import read
     from trainer import recipes
+    from trainer.features import DEFAULT_IMAGE_SHAPE
     from trainer.model import build_network
     from trainer.optimizers import build_optimizer
 
@@ -80,7 +82,7 @@ def keras_speed(recipe: str, steps: int) -> float:
     keras.utils.set_random_seed(params.seed)
     x, y = read(DATA, "train-images-idx3-ubyte", "train-labels-idx1-ubyte")
     held_out = len(x) // 12
-    network = build_network(params, x.shape[1:], 10)
+    network = build_network(params, DEFAULT_IMAGE_SHAPE, 10)
     network.compile(
         optimizer=build_optimizer(params, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trainer
 from pipeline.config import ConfigError, TrainerConfig
-from trainer import custom
+from trainer import dotted_path
 
 
 def code_hash(settings: TrainerConfig) -> str:
@@ -23,7 +23,7 @@ def code_hash(settings: TrainerConfig) -> str:
     for setting in ("model_fn", "build_network"):
         if path := getattr(settings, setting):
             try:
-                files[path] = Path(custom.source_file(path, f"trainer.{setting}"))
+                files[path] = Path(dotted_path.source_file(path, f"trainer.{setting}"))
             except ValueError as error:
                 raise ConfigError(str(error)) from None
     digest = hashlib.sha256()

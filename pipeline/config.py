@@ -56,8 +56,8 @@ class DataConfig(Section):
     dataset: str = Field("mnist", description="name: drift is looked for among data of the same name")
     uri: str = Field("", description="folder of the IDX files")
     fingerprint: str = Field("", description="SHA-256 of the files' contents; empty: not checked")
-    height: PositiveInt = Field(features.DEFAULT_HEIGHT, description="image height in pixels")
-    width: PositiveInt = Field(features.DEFAULT_WIDTH, description="image width in pixels")
+    height: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.height, description="image height in pixels")
+    width: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.width, description="image width in pixels")
     num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
     shards: PositiveInt = Field(2, description="files per split that IdxExampleGen writes")
 

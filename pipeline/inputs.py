@@ -8,6 +8,7 @@ from components.idx_example_gen import idx
 from pipeline.code import code_hash
 from pipeline.config import ConfigError, PipelineConfig
 from trainer import recipes
+from trainer.features import ImageShape
 
 
 def check_training(config: PipelineConfig) -> None:
@@ -19,7 +20,7 @@ def check_training(config: PipelineConfig) -> None:
     try:
         params = recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
         if not config.trainer.build_network:
-            params.check_image_size(config.data.height, config.data.width)
+            params.check_image_size(ImageShape(config.data.height, config.data.width))
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

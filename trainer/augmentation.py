@@ -7,7 +7,26 @@ import math
 import keras
 import tensorflow as tf
 
+from trainer.recipes import Params
+
 _ELASTIC_GRID = 6  # points in each direction
+
+
+def augmentation(params: Params) -> keras.layers.Layer | None:
+    """The layer that changes images in training, float32 [N, H, W, 1] to the same; None: there is none."""
+    if params.rotation or params.scale or params.shear or params.elastic:
+        return RandomDeformation(
+            params.rotation,
+            params.scale,
+            params.shear,
+            params.shift,
+            params.elastic,
+            seed=params.seed,
+            name="deformation",
+        )
+    if params.shift:
+        return RandomShift(params.shift, seed=params.seed, name="shift")
+    return None
 
 
 class RandomShift(keras.layers.Layer):

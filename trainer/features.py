@@ -6,6 +6,22 @@ data set that the project is named after and are used only where nothing else is
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class ImageShape(NamedTuple):
+    """The shape of each image of a data set: pixels, and 1 or 3 channels."""
+
+    height: int
+    width: int
+    channels: int = 1
+
+    def __str__(self) -> str:
+        """`28 x 28 pixels`, with the channels where there are several."""
+        pixels = f"{self.height} x {self.width} pixels"
+        return pixels if self.channels == 1 else f"{pixels} x {self.channels} channels"
+
+
 # Keys of a tf.Example as IdxExampleGen writes it, and of what Transform makes of it.
 IMAGE = "image"  # raw: one bytes value, H * W uint8 row-major; transformed: float32 [N, H, W, 1]
 LABEL = "label"  # int64, 0 … num_classes - 1; [N, 1] raw, [N] transformed
@@ -29,6 +45,5 @@ TEST = "test"
 CHECKPOINT_FOLDER = "checkpoint"
 
 # The default data set: MNIST.
-DEFAULT_HEIGHT = 28
-DEFAULT_WIDTH = 28
+DEFAULT_IMAGE_SHAPE = ImageShape(28, 28, 1)
 DEFAULT_NUM_CLASSES = 10

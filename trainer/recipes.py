@@ -6,16 +6,22 @@ import dataclasses
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
+
+from trainer.features import ImageShape
+from trainer.networks import NETWORKS
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-# Pixels in each direction that a network of trainer.model takes at least: its layers make images smaller.
-SMALLEST_IMAGE = {"tutorial": 4, "compact": 12, "deep": 25}
+
+def _known_network(name: str) -> str:
+    if name not in NETWORKS:
+        raise ValueError(f"this is no network{_hint(name, list(NETWORKS))}")
+    return name
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=True))
@@ -23,7 +29,7 @@ class Params:
     """What a model_fn and the Trainer read; pydantic's ValidationError, a ValueError, for a wrong value.
 
     Attributes:
-        network: which layers, by name in trainer.model.
+        network: which layers, by name in trainer.networks.
         batch_size: images per step and replica: see `scaled`.
         epochs: passes over the training split; the last may be partial. None where train_steps counts.
         train_steps: optimizer steps. None where epochs count.
@@ -47,7 +53,7 @@ class Params:
         patience: stop after so many epochs without a better validation accuracy; 0: never.
     """
 
-    network: Literal["tutorial", "compact", "deep"]
+    network: Annotated[str, AfterValidator(_known_network)]
     batch_size: PositiveInt
     epochs: PositiveFloat | None = None
     train_steps: PositiveInt | None = None
@@ -84,23 +90,21 @@ class Params:
         assert self.epochs is not None
         return max(1, round(self.epochs * examples / self.batch_size))
 
-    def check_image_size(self, height: int, width: int) -> None:
+    def check_image_size(self, shape: ImageShape) -> None:
         """Refuse images that the network's layers would make vanish.
-
-        Args:
-            height: pixels.
-            width: pixels.
 
         Raises:
             ValueError: one line that names the sizes and the recipes that take such images.
         """
-        least, have = SMALLEST_IMAGE[self.network], min(height, width)
+        least, have = NETWORKS[self.network].smallest_image, min(shape.height, shape.width)
         if have >= least:
             return
-        fitting = [name for name, make in RECIPES.items() if have >= SMALLEST_IMAGE[make().network]]
+        fitting = [
+            name for name, make in RECIPES.items() if have >= NETWORKS[make().network].smallest_image
+        ]
         advice = f"take recipe {' or '.join(fitting)}" if fitting else "enlarge them or bring a network"
         raise ValueError(
-            f"images of {height} x {width} pixels are too small for the network {self.network!r}, which "
+            f"images of {shape} are too small for the network {self.network!r}, which "
             f"takes {least} x {least} or larger: {advice}"
         )
 

@@ -38,12 +38,12 @@ class ServingModule(tf.Module):
         # As attributes: a SavedModel keeps only what it can reach from its root.
         self._weights = [weight.value for weight in network.variables]
         self._transform = transform.transform_features_layer()
-        self._height, self._width, _ = network.input_shape[1:]
+        self._shape = features.ImageShape(*network.input_shape[1:])
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Trace the three functions; their inputs and outputs are those of trainer.features."""
         files = tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES)
-        pixels = tf.TensorSpec([None, self._height, self._width], tf.uint8, name=features.IMAGE)
+        pixels = tf.TensorSpec([None, *self._shape[:2]], tf.uint8, name=features.IMAGE)
         examples = tf.TensorSpec([None], tf.string, name=features.EXAMPLES)
         return {
             name: tf.function(function, autograph=False).get_concrete_function(spec)
@@ -59,12 +59,12 @@ class ServingModule(tf.Module):
         pixels = tf.map_fn(
             self._decode,
             image_bytes,
-            fn_output_signature=tf.TensorSpec([self._height, self._width], tf.uint8),
+            fn_output_signature=tf.TensorSpec(self._shape[:2], tf.uint8),
         )
         return self._predict(_to_raw(pixels))
 
     def _from_pixels(self, image: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self._predict(_to_raw(tf.ensure_shape(image, [None, self._height, self._width])))
+        return self._predict(_to_raw(tf.ensure_shape(image, [None, *self._shape[:2]])))
 
     def _from_examples(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
         # Without the label: an example may have one, but nobody who asks for it needs to know it.
@@ -76,18 +76,19 @@ class ServingModule(tf.Module):
         # In spite of its name decode_png reads JPEG too, and unlike decode_image never an animation.
         decoded = tf.io.decode_png(image_bytes, channels=1)
         shape = tf.shape(decoded)
-        expected = f"{self._height} x {self._width} pixels"
         check = tf.debugging.Assert(
-            tf.reduce_all(tf.equal(shape[:2], [self._height, self._width])),
-            [f"an image must be {expected} (height x width), but one is", shape[0], "x", shape[1]],
+            tf.reduce_all(tf.equal(shape[:2], self._shape[:2])),
+            [f"an image must be {self._shape} (height x width), but one is", shape[0], "x", shape[1]],
         )
         with tf.control_dependencies([check]):
-            return tf.reshape(decoded, [self._height, self._width])
+            return tf.reshape(decoded, self._shape[:2])
 
     def _predict(self, raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
         # oneDNN's convolutions give an empty batch a wrong shape: it gets one blank image.
         count = tf.shape(raw)[0]
-        blanks = tf.fill([tf.cast(tf.equal(count, 0), tf.int32)], bytes(self._height * self._width))
+        blanks = tf.fill(
+            [tf.cast(tf.equal(count, 0), tf.int32)], bytes(self._shape.height * self._shape.width)
+        )
         inputs = self._transform({features.IMAGE: tf.expand_dims(tf.concat([raw, blanks], 0), 1)})
         predictions = self._model_fn(
             inputs, None, ModeKeys.PREDICT, self._params, self._network

@@ -14,15 +14,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import custom, devices, features, fitting, model, signatures, warmup
-from trainer import input as data
+from trainer import devices, dotted_path, features, model, run_metrics, signatures, warmup
+from trainer.batches import cache_budget_bytes, read_split
+from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import SAVE_EVERY_S, Store
+from trainer.fit import Splits, fit
 from trainer.precision import resolve_precision
-from trainer.progress import NonFiniteLossError
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
-
-METRICS_FILE = "metrics.json"
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,11 +56,11 @@ def run_fn(fn_args: FnArgs) -> None:
     _LOG.info("%s", devices.describe(strategy, resolve_precision(params.precision)))
 
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    image_shape = tuple(transform.transformed_feature_spec()[features.IMAGE].shape)
+    image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
     classes = num_classes(fn_args.schema_path)
-    budget = data.cache_budget_bytes() // 2
-    splits = fitting.Splits(
-        data.read_split(fn_args.train_files, budget), data.read_split(fn_args.eval_files, budget), transform
+    budget = cache_budget_bytes() // 2
+    splits = Splits(
+        read_split(fn_args.train_files, budget), read_split(fn_args.eval_files, budget), transform
     )
     steps = params.steps(splits.train.size)
     with strategy.scope():
@@ -73,7 +72,7 @@ def run_fn(fn_args: FnArgs) -> None:
         settings.get("checkpoint_every_s", SAVE_EVERY_S),
     )
     try:
-        metrics = fitting.fit(trained, params, splits, steps, store, fn_args)
+        metrics = fit(trained, params, splits, steps, store, fn_args.model_run_dir, fn_args.eval_steps)
     except NonFiniteLossError:
         store.remove()  # Going on from there would end the same way.
         raise
@@ -85,8 +84,8 @@ def run_fn(fn_args: FnArgs) -> None:
     network = build_network(dataclasses.replace(params, precision="float32"), image_shape, classes)
     network.set_weights(trained.network.get_weights())
     signatures.export(fn_args.serving_model_dir, network, params, transform, model_fn)
-    warmup.write(fn_args.serving_model_dir, *image_shape[:2])
-    _write_metrics(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
+    warmup.write(fn_args.serving_model_dir, image_shape)
+    run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.remove()
 
 
@@ -99,10 +98,10 @@ def _params(fn_args: FnArgs, settings: Mapping[str, Any]) -> Params:
 
 def _custom(settings: Mapping[str, Any], name: str) -> Any:
     path = settings.get(name)
-    return custom.load(path, f"trainer.{name}") if path else None
+    return dotted_path.load(path, f"trainer.{name}") if path else None
 
 
-def _identity(params: Params, settings: Mapping[str, Any], splits: fitting.Splits) -> str:
+def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> str:
     """Equal for two trainings that take the same steps."""
     what = {
         "params": dataclasses.asdict(params),
@@ -117,9 +116,3 @@ def _fingerprint(network: keras.Model) -> str:
     for weights in network.get_weights():
         digest.update(weights.tobytes())
     return digest.hexdigest()
-
-
-def _write_metrics(directory: str, metrics: Mapping[str, Any]) -> None:
-    tf.io.gfile.makedirs(directory)
-    with tf.io.gfile.GFile(f"{directory}/{METRICS_FILE}", "w") as file:
-        file.write(json.dumps(metrics, indent=2) + "\n")

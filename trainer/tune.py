@@ -14,9 +14,9 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from trainer import features, fitting, model
-from trainer import input as data
-from trainer.progress import Progress
+from trainer import batches, features, model
+from trainer.callbacks.progress import Progress
+from trainer.fit import EVAL_BATCH, Splits
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
 
@@ -36,13 +36,15 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     settings: Mapping[str, Any] = fn_args.custom_config or {}
     base = resolve(settings.get("recipe", "fast"), **dict(settings.get("overrides") or {}))
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
-    budget = data.cache_budget_bytes() // 2
-    splits = fitting.Splits(
-        data.read_split(fn_args.train_files, budget), data.read_split(fn_args.eval_files, budget), transform
+    budget = batches.cache_budget_bytes() // 2
+    splits = Splits(
+        batches.read_split(fn_args.train_files, budget),
+        batches.read_split(fn_args.eval_files, budget),
+        transform,
     )
-    height, width, channels = transform.transformed_feature_spec()[features.IMAGE].shape
+    image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
     tuner = keras_tuner.BayesianOptimization(
-        _Recipe(base, splits, (height, width, channels), num_classes(fn_args.schema_path)),
+        _Recipe(base, splits, image_shape, num_classes(fn_args.schema_path)),
         objective=keras_tuner.Objective(OBJECTIVE, direction="max"),
         max_trials=settings.get("trials", TRIALS),
         seed=base.seed,
@@ -89,7 +91,7 @@ class _Recipe(keras_tuner.HyperModel):
     """Trains one trial."""
 
     def __init__(
-        self, base: Params, splits: fitting.Splits, image_shape: model.ImageShape, classes: int
+        self, base: Params, splits: Splits, image_shape: features.ImageShape, classes: int
     ) -> None:
         super().__init__(name="recipe")
         self._base, self._splits = base, splits
@@ -107,20 +109,18 @@ class _Recipe(keras_tuner.HyperModel):
         del kwargs
         params = self._params(space)
         steps = self._steps(params)
-        batches = data.training_batches(
+        training = batches.training_batches(
             self._splits.train, self._splits.transform, params.batch_size, params.seed
         )
         on_cpu = not tf.config.list_physical_devices("GPU")
         trained.fit(
-            batches,
+            training,
             steps_per_epoch=steps,
             callbacks=[Progress(steps, steps, params.batch_size, on_cpu)],
             shuffle=False,
             verbose=0,
         )
-        validation = data.evaluation_batches(
-            self._splits.validation, self._splits.transform, fitting.EVAL_BATCH
-        )
+        validation = batches.evaluation_batches(self._splits.validation, self._splits.transform, EVAL_BATCH)
         accuracy = trained.evaluate(validation, verbose=0, return_dict=True)["accuracy"]
         return {OBJECTIVE: accuracy if math.isfinite(accuracy) else 0.0}
 

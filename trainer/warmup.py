@@ -17,21 +17,20 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 32)  # images: one person's request, and what a server gathers under load
 
 
-def write(model_dir: str, height: int, width: int) -> None:
+def write(model_dir: str, shape: features.ImageShape) -> None:
     """Write a TFRecord of PredictionLog: a Predict request for each signature and size of batch.
 
     Classify and Regress have no part in it: TF Serving takes them only by signatures made for them.
 
     Args:
         model_dir: folder of the SavedModel.
-        height: of an image, in pixels.
-        width: of an image, in pixels.
+        shape: of the images that the model takes.
     """
     path = f"{model_dir}/{WARMUP_FILE}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.TFRecordWriter(path) as writer:
         for count in BATCHES:
-            for signature, (name, tensor) in _inputs(count, height, width).items():
+            for signature, (name, tensor) in _inputs(count, shape).items():
                 request = predict_pb2.PredictRequest(
                     model_spec=model_pb2.ModelSpec(signature_name=signature)
                 )
@@ -42,9 +41,9 @@ def write(model_dir: str, height: int, width: int) -> None:
                 writer.write(log.SerializeToString())
 
 
-def _inputs(count: int, height: int, width: int) -> dict[str, tuple[str, np.ndarray]]:
+def _inputs(count: int, shape: features.ImageShape) -> dict[str, tuple[str, np.ndarray]]:
     """By signature: its input's name, and images of noise; no kernel's time depends on what they show."""
-    images = np.random.default_rng(0).integers(0, 256, (count, height, width), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape[:2]), np.uint8)
     files = [tf.io.encode_png(image[..., None]).numpy() for image in images]
     examples = [_example(image) for image in images]
     return {

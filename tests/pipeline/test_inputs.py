@@ -63,7 +63,7 @@ def test_a_recipe_that_cannot_train_is_refused(
 
 def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:
     config = PipelineConfig().replace("trainer", recipe="accurate")
-    own = config.replace("trainer", build_network="tests.trainer.own_model.build_network")
+    own = config.replace("trainer", build_network="tests.unit.trainer.own_model.build_network")
 
     with pytest.raises(ConfigError, match="too small"):
         with_facts(config, small)

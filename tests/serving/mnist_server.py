@@ -9,7 +9,7 @@ import pytest
 
 from components.idx_example_gen import idx
 from tests.serving.model_server import Served, running
-from tests.trainer.conftest import write_dataset
+from tests.training_data import write_dataset
 from trainer.train import run_fn
 
 VERSION = 41

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.normalization import FusedBatchNormalization
+from trainer.networks.layers import FusedBatchNormalization
 
 
 @pytest.mark.parametrize("shape", [(64, 5), (32, 7, 6, 5)], ids=["after dense", "after convolution"])

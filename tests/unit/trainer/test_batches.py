@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import Dataset, example, write_records
+from tests.training_data import Dataset, example, write_records
 from trainer import features
-from trainer.input import Split, evaluation_batches, read_split, training_batches
+from trainer.batches import Split, evaluation_batches, read_split, training_batches
 
 PLENTY = 1 << 30
 BUDGETS = pytest.mark.parametrize("budget", [PLENTY, 0], ids=["cached", "streamed"])

@@ -1,4 +1,4 @@
-"""Batch normalisation by TensorFlow's fused kernel."""
+"""Layers that networks share, and that Keras has not or has slower."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
                 is_training=False,
             )[0]
         return tf.reshape(x, shape) if inputs.shape.rank != 4 else x
+
+
+def normalized(x: keras.KerasTensor, dtype: str, block: int) -> keras.KerasTensor:
+    """Batch normalisation and ReLU, after a layer without bias."""
+    # A few hundred steps must do for the running means: their default momentum, 0.99, is too slow.
+    x = FusedBatchNormalization(momentum=0.9, dtype=dtype, name=f"norm{block}")(x)
+    return keras.layers.ReLU(dtype=dtype, name=f"relu{block}")(x)

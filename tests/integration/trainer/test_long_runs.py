@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import Dataset
+from tests.training_data import Dataset
 from trainer.features import CHECKPOINT_FOLDER
 from trainer.train import run_fn
 
@@ -47,7 +47,7 @@ def start(given: dict[str, Any], folder: Path, *options: str, **environment: str
     file = folder / "arguments.json"
     file.write_text(json.dumps(given))
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.trainer.run_training", str(file), *options],
+        [sys.executable, "-m", "tests.integration.trainer.run_training", str(file), *options],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,29 +8,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.progress import Progress
-from trainer.selection import Selection
+from trainer.callbacks.best_weights import BestWeights
+from trainer.callbacks.progress import Progress
 
 _PREVIEW_IMAGES = 16
 _CELL_PIXELS = 16  # of the confusion matrix
 
 
-class Board(keras.callbacks.TensorBoard):
+class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's curves of loss, accuracy and learning rate; speed, augmented images, confusion matrix."""
 
     def __init__(
-        self, directory: str, progress: Progress, selection: Selection, preview: tf.Tensor | None
+        self, directory: str, progress: Progress, best: BestWeights, preview: tf.Tensor | None
     ) -> None:
         """Make the callback.
 
         Args:
             directory: where TensorBoard's files go.
             progress: knows the speed.
-            selection: has the confusion matrix; must come before this callback.
+            best: has the confusion matrix; must come before this callback.
             preview: augmented training images, float32 [N, H, W, 1] in [0, 1]; None: show none.
         """
         super().__init__(directory, write_graph=False, profile_batch=0)
-        self._progress, self._selection, self._preview = progress, selection, preview
+        self._progress, self._best, self._preview = progress, best, preview
         self._epoch = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -55,9 +55,9 @@ class Board(keras.callbacks.TensorBoard):
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Draw the confusion matrix of the validation split."""
         super().on_test_end(logs)
-        if self._selection.confusion is None:
+        if self._best.confusion is None:
             return
-        counts = self._selection.confusion.astype(np.float64)
+        counts = self._best.confusion.astype(np.float64)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         # Its square root: single mistakes would be as black as none.
         picture = np.kron(np.sqrt(shares), np.ones((_CELL_PIXELS, _CELL_PIXELS)))

@@ -11,19 +11,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
-from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, features
-from trainer import input as data
-from trainer.board import Board
+from trainer import batches, devices, features
+from trainer.augmentation import augmentation
+from trainer.callbacks.backup import Backup
+from trainer.callbacks.best_weights import BestWeights
+from trainer.callbacks.progress import NonFiniteLossError, Progress
+from trainer.callbacks.tensorboard import TensorBoard
 from trainer.checkpoints import Store
 from trainer.estimator import EstimatorModel
-from trainer.model import augmentation
 from trainer.precision import resolve_precision
-from trainer.progress import NonFiniteLossError, Progress
 from trainer.recipes import Params
-from trainer.resume import Resume
-from trainer.selection import Selection
 
 EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
 _PREVIEW_IMAGES = 16
@@ -35,13 +33,19 @@ _LOG = logging.getLogger(__name__)
 class Splits:
     """What to train on, what to select by, and the graph that makes features of both."""
 
-    train: data.Split
-    validation: data.Split
+    train: batches.Split
+    validation: batches.Split
     transform: tft.TFTransformOutput
 
 
 def fit(
-    model: EstimatorModel, params: Params, splits: Splits, steps: int, store: Store, fn_args: FnArgs
+    model: EstimatorModel,
+    params: Params,
+    splits: Splits,
+    steps: int,
+    store: Store,
+    model_run_dir: str,
+    eval_steps: int | None = None,
 ) -> dict[str, Any]:
     """Train to the end, from the last checkpoint of a killed run if there is one.
 
@@ -51,7 +55,8 @@ def fit(
         splits: the data.
         steps: optimizer steps of the whole run.
         store: where checkpoints are.
-        fn_args: TFX's arguments: where TensorBoard's files go, and how many validation batches to read.
+        model_run_dir: where TensorBoard's files go.
+        eval_steps: how many validation batches to read; None or 0: all.
 
     Returns:
         The content of metrics.json: what was trained, how fast, how well, epoch by epoch.
@@ -69,37 +74,39 @@ def fit(
     model.steps_done = first_step - first_epoch * steps_per_epoch
     on_cpu = not tf.config.list_physical_devices("GPU")
     progress = Progress(steps, steps_per_epoch, params.batch_size, on_cpu, first_step)
-    selection = Selection(params.keep == "best", params.patience)
-    resume = Resume(store, checkpoint, progress, selection)
-    callbacks: list[keras.callbacks.Callback] = [progress, selection, resume]
+    best = BestWeights(params.keep == "best", params.patience)
+    backup = Backup(store, checkpoint, progress, best)
+    callbacks: list[keras.callbacks.Callback] = [progress, best, backup]
     if params.weight_average:
         callbacks.append(keras.callbacks.SwapEMAWeights())
     if devices.is_chief():
-        callbacks.append(Board(fn_args.model_run_dir, progress, selection, _preview(params, splits)))
+        callbacks.append(TensorBoard(model_run_dir, progress, best, _preview(params, splits)))
     model.fit(
         _sharded(
-            data.training_batches(
+            batches.training_batches(
                 splits.train, splits.transform, params.batch_size, params.seed, first_step
             )
         ),
         initial_epoch=first_epoch,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        validation_data=_sharded(data.evaluation_batches(splits.validation, splits.transform, EVAL_BATCH)),
-        validation_steps=fn_args.eval_steps or None,
+        validation_data=_sharded(
+            batches.evaluation_batches(splits.validation, splits.transform, EVAL_BATCH)
+        ),
+        validation_steps=eval_steps or None,
         validation_freq=1 if params.validate_each_epoch else epochs,
         callbacks=callbacks,
         shuffle=False,  # the data set has done it
         verbose=0,
     )
-    history = resume.history
+    history = backup.history
     if not math.isfinite(history["val_loss"][-1]):
         # The last update came after the last loss that was looked at.
         raise NonFiniteLossError(steps, history["val_loss"][-1])
     _LOG.info(
         "trained %d steps in %.1f s; validation accuracy %.4f, loss %.4f",
         progress.step,
-        resume.seconds,
+        backup.seconds,
         history["val_accuracy"][-1],
         history["val_loss"][-1],
     )
@@ -108,22 +115,22 @@ def fit(
         "resumed_at_step": first_step,
         "train_examples": splits.train.size,
         "validation_examples": splits.validation.size,
-        "train_seconds": resume.seconds,
+        "train_seconds": backup.seconds,
         "images_per_s": progress.images_per_s,
         "precision": resolve_precision(params.precision),
-        "validation_accuracy": selection.best if params.keep == "best" else history["val_accuracy"][-1],
+        "validation_accuracy": best.accuracy if params.keep == "best" else history["val_accuracy"][-1],
         "validation_loss": history["val_loss"][-1],
-        "validation_confusion": None if selection.confusion is None else selection.confusion.tolist(),
+        "validation_confusion": None if best.confusion is None else best.confusion.tolist(),
         "history": history,
         "params": dataclasses.asdict(params),
     }
 
 
-def _sharded(batches: tf.data.Dataset) -> tf.data.Dataset:
+def _sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """For several workers: each takes its share of every batch, whatever the files are."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.with_options(options)
+    return dataset.with_options(options)
 
 
 def _preview(params: Params, splits: Splits) -> tf.Tensor | None:
@@ -131,6 +138,6 @@ def _preview(params: Params, splits: Splits) -> tf.Tensor | None:
     augment = augmentation(params)
     if augment is None:
         return None
-    batches = data.training_batches(splits.train, splits.transform, _PREVIEW_IMAGES, params.seed)
-    inputs, _ = next(iter(batches))
+    images = batches.training_batches(splits.train, splits.transform, _PREVIEW_IMAGES, params.seed)
+    inputs, _ = next(iter(images))
     return augment(inputs[features.IMAGE], training=True)

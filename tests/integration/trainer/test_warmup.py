@@ -7,8 +7,9 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tests.trainer.conftest import Dataset
+from tests.training_data import Dataset
 from trainer import warmup
+from trainer.features import DEFAULT_IMAGE_SHAPE
 from trainer.train import run_fn
 
 
@@ -34,7 +35,7 @@ def test_training_leaves_requests_that_the_model_answers(stripes: Dataset, tmp_p
 
 def test_the_same_model_gets_the_same_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        warmup.write(str(tmp_path / name), 28, 28)
+        warmup.write(str(tmp_path / name), DEFAULT_IMAGE_SHAPE)
     assert (tmp_path / "one" / warmup.WARMUP_FILE).read_bytes() == (
         tmp_path / "two" / warmup.WARMUP_FILE
     ).read_bytes()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import Dataset
+from tests.training_data import Dataset
 from trainer import features
 from trainer.preprocessing import preprocessing_fn
 

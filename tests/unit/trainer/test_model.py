@@ -1,4 +1,4 @@
-"""The CNN in each mode, and the tutorial's network to the last detail."""
+"""The model function in each mode, and what a compiled model does with it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 import tensorflow as tf
 
 from trainer import features, model
-from trainer.augmentation import RandomShift
 from trainer.estimator import EstimatorModel, ModeKeys
-from trainer.recipes import RECIPES, SMALLEST_IMAGE, Params, resolve
+from trainer.recipes import RECIPES, Params, resolve
 
-SHAPE = (28, 28, 1)
+SHAPE = features.DEFAULT_IMAGE_SHAPE
 CLASSES = 10
 N = 6
 IMAGES = {features.IMAGE: tf.constant(np.random.default_rng(0).random((N, *SHAPE)), tf.float32)}
@@ -111,34 +110,6 @@ def test_an_unknown_mode_is_refused() -> None:
         model.model_fn(IMAGES, LABELS, "test", params("tutorial"), network("tutorial"))
 
 
-def test_the_tutorials_network_layer_by_layer() -> None:
-    layers = network("tutorial").layers
-    described = [
-        (type(layer).__name__, layer.count_params(), tuple(layer.output.shape[1:])) for layer in layers
-    ]
-
-    assert described == [
-        ("InputLayer", 0, (28, 28, 1)),
-        ("Conv2D", 832, (28, 28, 32)),
-        ("MaxPooling2D", 0, (14, 14, 32)),
-        ("Conv2D", 51_264, (14, 14, 64)),
-        ("MaxPooling2D", 0, (7, 7, 64)),
-        ("Flatten", 0, (3136,)),
-        ("Dense", 3_212_288, (1024,)),
-        ("Dropout", 0, (1024,)),
-        ("Dense", 10_250, (10,)),
-    ]
-    assert network("tutorial").count_params() == 3_274_634
-    for convolution in (layers[1], layers[3]):
-        assert (convolution.kernel_size, convolution.strides) == ((5, 5), (1, 1))
-        assert (convolution.padding, convolution.activation) == ("same", keras.activations.relu)
-    for pool in (layers[2], layers[4]):
-        assert (pool.pool_size, pool.strides, pool.padding) == ((2, 2), (2, 2), "valid")
-    assert layers[6].activation is keras.activations.relu
-    assert layers[7].rate == 0.4
-    assert layers[8].activation is keras.activations.linear
-
-
 def test_the_optimizer_of_the_tutorial_is_plain_sgd() -> None:
     optimizer = model.build_model(params("tutorial"), SHAPE, CLASSES, steps=20_000).optimizer
 
@@ -197,29 +168,6 @@ def test_chance_acts_in_training_alone(overrides: dict[str, Any]) -> None:
     assert len({loss(ModeKeys.EVAL) for _ in range(4)}) == 1
 
 
-def test_shift_moves_whole_images_within_its_reach() -> None:
-    images = np.zeros((64, 9, 7, 1), np.float32)
-    images[:, 4, 3] = 1.0
-    layer = RandomShift(2, seed=1)
-
-    moved = layer(tf.constant(images), training=True).numpy()
-
-    assert moved.shape == images.shape
-    np.testing.assert_array_equal(moved.sum(axis=(1, 2, 3)), np.ones(64))
-    places = Counter(zip(*np.nonzero(moved)[1:3], strict=True))
-    assert {row for row, _ in places} == {2, 3, 4, 5, 6}
-    assert {column for _, column in places} == {1, 2, 3, 4, 5}
-    np.testing.assert_array_equal(layer(tf.constant(images), training=False), images)
-
-
-def test_what_moves_out_is_lost_and_zeros_move_in() -> None:
-    ones = tf.ones((64, 5, 5, 1))
-
-    moved = RandomShift(1, seed=0)(ones, training=True).numpy()
-
-    assert {int(total) for total in moved.sum(axis=(1, 2, 3))} == {16, 20, 25}
-
-
 def test_a_seed_makes_training_reproducible() -> None:
     def weights(seed: int) -> list[np.ndarray]:
         trained = compiled("fast", seed=seed)
@@ -247,20 +195,3 @@ def test_each_mode_of_a_recipe_is_traced_once() -> None:
     trained.predict(IMAGES, verbose=0)
 
     assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_network_takes_the_smallest_images_that_its_layers_can(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    least = SMALLEST_IMAGE[params(recipe).network]
-
-    made = model.build_network(params(recipe), (least, least, 1), CLASSES)
-
-    assert made(tf.zeros((1, least, least, 1))).shape == (1, CLASSES)
-    too_small = (least, least - 1, 1)
-    with pytest.raises(ValueError, match=f"images of {least} x {least - 1} pixels are too small"):
-        model.build_network(params(recipe), too_small, CLASSES)
-    monkeypatch.setattr(Params, "check_image_size", lambda *_: None)
-    with pytest.raises(ValueError, match="output size"):
-        model.build_network(params(recipe), too_small, CLASSES)

@@ -1,13 +1,15 @@
-"""Augmentation: what it does to pixels. Shifts are tested with the model."""
+"""Augmentation: what it does to pixels."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.augmentation import RandomDeformation
+from trainer.augmentation import RandomDeformation, RandomShift
 
 NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0}
 
@@ -84,3 +86,26 @@ def test_it_is_part_of_a_graph_with_an_unknown_batch_size(blobs: np.ndarray) -> 
     compiled = tf.function(lambda x: network(x, training=True))
     assert compiled(blobs[:5]).shape == (5, 21, 17, 1)
     assert compiled(blobs[:6]).shape == (6, 21, 17, 1)
+
+
+def test_shift_moves_whole_images_within_its_reach() -> None:
+    images = np.zeros((64, 9, 7, 1), np.float32)
+    images[:, 4, 3] = 1.0
+    layer = RandomShift(2, seed=1)
+
+    moved = layer(tf.constant(images), training=True).numpy()
+
+    assert moved.shape == images.shape
+    np.testing.assert_array_equal(moved.sum(axis=(1, 2, 3)), np.ones(64))
+    places = Counter(zip(*np.nonzero(moved)[1:3], strict=True))
+    assert {row for row, _ in places} == {2, 3, 4, 5, 6}
+    assert {column for _, column in places} == {1, 2, 3, 4, 5}
+    np.testing.assert_array_equal(layer(tf.constant(images), training=False), images)
+
+
+def test_what_moves_out_is_lost_and_zeros_move_in() -> None:
+    ones = tf.ones((64, 5, 5, 1))
+
+    moved = RandomShift(1, seed=0)(ones, training=True).numpy()
+
+    assert {int(total) for total in moved.sum(axis=(1, 2, 3))} == {16, 20, 25}

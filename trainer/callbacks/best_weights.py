@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 
-class Selection(keras.callbacks.Callback):
+class BestWeights(keras.callbacks.Callback):
     """By accuracy on the validation split alone.
 
     Keras's EarlyStopping does the same, but cannot be taken up again in the middle of a run.
@@ -24,7 +24,7 @@ class Selection(keras.callbacks.Callback):
         """
         super().__init__()
         self._keep_best, self._patience = keep_best, patience
-        self.best = -1.0
+        self.accuracy = -1.0
         self._since_best = 0
         self.confusion: np.ndarray | None = None  # int64 [C, C], of the last evaluation
         self.weights: list[np.ndarray] = []  # the best ones; empty before the first evaluation
@@ -32,12 +32,12 @@ class Selection(keras.callbacks.Callback):
     @property
     def state(self) -> dict[str, Any]:
         """What `restore` takes, beside the weights."""
-        return {"best": self.best, "since_best": self._since_best}
+        return {"best": self.accuracy, "since_best": self._since_best}
 
     def restore(self, weights: Sequence[np.ndarray], state: Mapping[str, Any]) -> None:
         """Take up where another run was."""
         self.weights = list(weights)
-        self.best, self._since_best = state["best"], state["since_best"]
+        self.accuracy, self._since_best = state["best"], state["since_best"]
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compare; here, because averaged weights are in place for the evaluation alone."""
@@ -45,8 +45,8 @@ class Selection(keras.callbacks.Callback):
         if self.model.confusion is not None:
             # Several workers add up their counts here, so that all of them must come by.
             self.confusion = self.model.confusion.result().numpy()
-        if accuracy > self.best:
-            self.best, self._since_best = accuracy, 0
+        if accuracy > self.accuracy:
+            self.accuracy, self._since_best = accuracy, 0
             if self._keep_best:
                 self.weights = self.model.network.get_weights()
         else:

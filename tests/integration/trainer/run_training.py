@@ -1,4 +1,4 @@
-"""run_fn in a process of its own: python -m tests.trainer.run_training ARGUMENTS.json [CPUS]"""
+"""run_fn in a process of its own: python -m tests.integration.trainer.run_training ARGUMENTS.json [CPUS]"""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.conftest import SCHEMA, Dataset, write_records
-from trainer import devices, precision
-from trainer.progress import NonFiniteLossError
+from tests.training_data import SCHEMA, Dataset, example, write_records
+from trainer import devices
+from trainer.callbacks.progress import NonFiniteLossError
 from trainer.train import run_fn
 
 QUICK = {"batch_size": 50, "precision": "float32", "shift": 0}
@@ -118,8 +118,6 @@ def test_a_schema_without_a_class_range_is_refused(digits: Dataset, tmp_path: Pa
 
 
 def test_a_training_image_of_another_size_is_named(digits: Dataset, tmp_path: Path) -> None:
-    from tests.trainer.conftest import example
-
     write_records(tmp_path / "bad", [example(bytes(783), 1)] * 60)
     (tmp_path / "schema.pbtxt").write_text(SCHEMA.format(last=9))
     arguments = digits.fn_args(tmp_path, **QUICK, train_steps=1)
@@ -129,51 +127,11 @@ def test_a_training_image_of_another_size_is_named(digits: Dataset, tmp_path: Pa
         run_fn(arguments)
 
 
-@pytest.mark.parametrize(
-    ("cpu_info", "expected"),
-    [
-        ("flags\t\t: fpu avx512f avx512_bf16\n", "mixed_bfloat16"),
-        ("flags\t\t: fpu amx_bf16 amx_tile\n", "mixed_bfloat16"),
-        ("flags\t\t: fpu avx512f avx2\n", "float32"),
-        ("Features\t: asimd\n", "float32"),
-        (None, "float32"),
-    ],
-)
-def test_auto_precision_goes_by_the_cpu(
-    cpu_info: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "cpuinfo"
-    if cpu_info is not None:
-        file.write_text(cpu_info)
-    monkeypatch.setattr(precision, "_CPU_INFO", file)
-
-    assert precision.resolve_precision.__wrapped__("auto") == expected
-    assert precision.resolve_precision("mixed_float16") == "mixed_float16"
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ([(9, 0)], "mixed_bfloat16"),
-        ([(7, 5)], "mixed_float16"),
-        ([(6, 1)], "float32"),
-        ([(8, 0), (7, 0)], "mixed_float16"),
-    ],
-)
-def test_auto_precision_goes_by_the_weakest_gpu(
-    capabilities: list[tuple[int, int]], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: capabilities)
-    monkeypatch.setattr(precision, "_compute_capability", lambda gpu: gpu)
-
-    assert precision.resolve_precision.__wrapped__("auto") == expected
-
-
 def test_own_functions_by_dotted_path(stripes: Dataset, tmp_path: Path) -> None:
     arguments = stripes.fn_args(tmp_path, **QUICK, train_steps=40)
     arguments.custom_config |= {
-        "model_fn": "tests.trainer.own_model.model_fn",
-        "build_network": "tests.trainer.own_model.build_network",
+        "model_fn": "tests.unit.trainer.own_model.model_fn",
+        "build_network": "tests.unit.trainer.own_model.build_network",
     }
     run_fn(arguments)
     saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
@@ -187,8 +145,8 @@ def test_own_functions_by_dotted_path(stripes: Dataset, tmp_path: Path) -> None:
     [
         ("model_fn", "give package.module.function"),
         ("no.such.module.model_fn", "No module named 'no'"),
-        ("tests.trainer.own_model.modelfn", "has no attribute 'modelfn'"),
-        ("tests.trainer.own_model.NOT_A_FUNCTION", "this is no function but a int"),
+        ("tests.unit.trainer.own_model.modelfn", "has no attribute 'modelfn'"),
+        ("tests.unit.trainer.own_model.NOT_A_FUNCTION", "this is no function but a int"),
     ],
 )
 def test_a_wrong_path_is_one_clear_line(digits: Dataset, tmp_path: Path, path: str, said: str) -> None:

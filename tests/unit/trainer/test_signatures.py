@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import config_pb2
 
-from tests.trainer.conftest import Dataset, example
+from tests.training_data import Dataset, example
 from trainer import features
 from trainer.estimator import EstimatorModel
 from trainer.model import build_model, build_network, model_fn

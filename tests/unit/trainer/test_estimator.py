@@ -172,7 +172,7 @@ import keras, numpy as np, tensorflow as tf
 count = int(sys.argv[1])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-from tests.trainer import test_estimator as case
+from tests.unit.trainer import test_estimator as case
 devices = [f"CPU:{i}" for i in range(count)]
 with (tf.distribute.MirroredStrategy(devices) if count > 1 else tf.distribute.get_strategy()).scope():
     model = case.linear("report", metric_names=("error",))

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from trainer import devices
+from trainer.callbacks.best_weights import BestWeights
+from trainer.callbacks.progress import Progress
 from trainer.checkpoints import Checkpoint, Store
-from trainer.progress import Progress
-from trainer.selection import Selection
 
 
-class Resume(keras.callbacks.Callback):
+class Backup(keras.callbacks.Callback):
     """Puts a checkpoint's state into a model, and saves checkpoints while it trains.
 
     The state is all that decides how training goes on: the variables of network (random generators
@@ -26,7 +26,7 @@ class Resume(keras.callbacks.Callback):
         store: Store,
         checkpoint: Checkpoint | None,
         progress: Progress,
-        selection: Selection,
+        best: BestWeights,
     ) -> None:
         """Make the callback.
 
@@ -34,11 +34,11 @@ class Resume(keras.callbacks.Callback):
             store: keeps the checkpoints.
             checkpoint: of the run to go on from; None: there is none.
             progress: knows the step; must come before this callback.
-            selection: has the best weights so far.
+            best: has the best weights so far.
         """
         super().__init__()
         self._store, self._checkpoint = store, checkpoint
-        self._progress, self._selection = progress, selection
+        self._progress, self._best = progress, best
         measured = checkpoint.progress if checkpoint else {}
         self._earlier_history: dict[str, list[float]] = measured.get("history", {})
         self._earlier_seconds: float = measured.get("seconds", 0.0)
@@ -62,7 +62,7 @@ class Resume(keras.callbacks.Callback):
         arrays = self._checkpoint.arrays
         for variable, value in zip(variables, arrays[: len(variables)], strict=True):
             variable.assign(value)
-        self._selection.restore(arrays[len(variables) :], self._checkpoint.progress["selection"])
+        self._best.restore(arrays[len(variables) :], self._checkpoint.progress["selection"])
         self._checkpoint = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
@@ -76,11 +76,11 @@ class Resume(keras.callbacks.Callback):
             self._save()
 
     def _save(self) -> None:
-        measured = {"history": self.history, "seconds": self.seconds, "selection": self._selection.state}
+        measured = {"history": self.history, "seconds": self.seconds, "selection": self._best.state}
         # Reading a variable of several workers takes all of them.
         arrays = [np.asarray(variable) for variable in self._variables()]
         if devices.is_chief():
-            self._store.save(self._progress.step, [*arrays, *self._selection.weights], measured)
+            self._store.save(self._progress.step, [*arrays, *self._best.weights], measured)
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.network.variables, *self.model.optimizer.variables]

@@ -52,7 +52,7 @@ def test_steps_and_epochs_replace_each_other() -> None:
         ("fast", {"precision": "float64"}, "precision: Input should be 'auto', 'float32'"),
         ("fast", {"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ("fast", {"train_steps": 1, "epochs": 1}, "exactly one of epochs and train_steps must be set"),
-        ("fast", {"network": "none"}, "network: Input should be 'tutorial'"),
+        ("fast", {"network": "none"}, "network: this is no network; there are tutorial"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(name: str, overrides: dict[str, object], message: str) -> None:

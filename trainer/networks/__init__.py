@@ -1,0 +1,37 @@
+"""The networks by name. A new one is a module of this folder with a `build`, and a line in NETWORKS.
+
+Imports neither TensorFlow nor Keras: recipes read the names and sizes without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is known of a network without building it.
+
+    Attributes:
+        module: has `build(images, params)`: the Keras tensor [N, height, width, channels] in [0, 1] to
+            features [N, F], the input of the last layer.
+        smallest_image: pixels in each direction that it takes at least: its layers make images smaller.
+    """
+
+    module: str
+    smallest_image: int
+
+    @property
+    def build(self) -> Callable[[Any, Any], Any]:
+        """The module's function."""
+        return cast(Callable[[Any, Any], Any], importlib.import_module(self.module).build)
+
+
+NETWORKS: Mapping[str, Network] = {
+    "tutorial": Network("trainer.networks.tutorial", smallest_image=4),
+    "compact": Network("trainer.networks.compact", smallest_image=12),
+    "deep": Network("trainer.networks.deep", smallest_image=25),
+}
