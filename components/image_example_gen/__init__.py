@@ -1,0 +1,1 @@
+"""ImageExampleGen: labelled images from any source to tf.Examples in three splits."""

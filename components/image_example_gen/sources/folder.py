@@ -1,0 +1,162 @@
+"""Class folders, as Keras's image_dataset_from_directory and torchvision's ImageFolder read them.
+
+    FOLDER/train/<class>/**/picture.jpg, FOLDER/validation/…, FOLDER/test/…
+    FOLDER/<class>/**/picture.jpg
+
+Labels are the places of the class folders' names in alphabetical order. Names that begin with a dot are no
+pictures and no classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.image_example_gen.sources.base import (
+    SPLIT_NAMES,
+    SPLITS,
+    DataSet,
+    Options,
+    Part,
+    Pictures,
+    SourceError,
+    in_batches,
+)
+from components.image_example_gen.sources.pictures import SUFFIXES
+from components.image_example_gen.sources.survey import Survey
+from trainer import features
+
+_PART = 4096  # files
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Picture files in a folder for each class."""
+
+    folder: Path
+    options: Options = field(default_factory=Options)
+    name: str = "folder"
+
+    @staticmethod
+    def fits(folder: Path) -> bool:
+        """Whether two or more folders with pictures lie in `train`, or in the folder itself."""
+        roots = [path for split, path in _split_folders(folder).items() if split == features.TRAIN]
+        root = roots[0] if roots else folder
+        return sum(_has_picture(path) for path in _class_folders(root)) >= 2
+
+    def inspect(self) -> DataSet:
+        """See base.Source."""
+        survey = Survey(self.folder, self.options)
+        for part in self.parts():
+            survey.add_all(part.split, self.read(part))
+        return survey.result(self.name, self._classes, self._notes())
+
+    def parts(self, data: DataSet | None = None) -> Iterator[Part]:  # noqa: ARG002 (base.Source's)
+        """See base.Source: some thousand files each."""
+        for split, files in self._files.items():
+            for first in range(0, len(files), _PART):
+                some = tuple(files[first : first + _PART])
+                yield Part(split, first, len(some), some)
+
+    def read(self, part: Part, at: NDArray[np.int64] | None = None) -> Iterator[Pictures]:
+        """See base.Source."""
+        places = range(part.count) if at is None else at.tolist()
+        files: tuple[tuple[str, int], ...] = part.what
+        yield from in_batches(self._picture(*files[place], place) for place in places)
+
+    def _picture(self, name: str, label: int, place: int) -> tuple[bytes, int, str, int]:
+        path = self.folder / name
+        try:
+            return path.read_bytes(), label, name, place
+        except OSError as error:
+            raise SourceError(path, error.strerror or str(error)) from None
+
+    @cached_property
+    def _roots(self) -> dict[str, Path]:
+        """The folder of class folders of each split."""
+        found = _split_folders(self.folder)
+        return found if features.TRAIN in found else {features.TRAIN: self.folder}
+
+    @cached_property
+    def _classes(self) -> list[str]:
+        names = {path.name for root in self._roots.values() for path in _class_folders(root)}
+        return sorted(names)
+
+    @cached_property
+    def _files(self) -> dict[str, list[tuple[str, int]]]:
+        """Path within the folder and label of every picture, by split."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for split in SPLITS:
+            if split not in self._roots:
+                continue
+            root, files = self._roots[split], []
+            for label, name in enumerate(self._classes):
+                of_class = [path for path in _walk(root / name) if _is_picture(path)]
+                if not of_class and (root / name).is_dir():
+                    raise SourceError(root / name, "no picture in this class folder: move it away")
+                files += [(path.relative_to(self.folder).as_posix(), label) for path in sorted(of_class)]
+            if files:
+                found[split] = files
+        if not found:
+            raise SourceError(self.folder, "no class folders with pictures in them")
+        return found
+
+    def _notes(self) -> list[str]:
+        """What lies about besides pictures."""
+        others = [
+            path.relative_to(self.folder).as_posix()
+            for root in self._roots.values()
+            for name in self._classes
+            for path in _walk(root / name)
+            if not _is_picture(path)
+        ]
+        return [f"{len(others)} files are no pictures by their names: {_few(others)}"] if others else []
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in _class_folders(folder):
+        split = SPLIT_NAMES.get(path.name.lower())
+        if split is None:
+            continue
+        if split in found:
+            raise SourceError(folder, f"both {found[split].name} and {path.name} are {split}: rename one")
+        found[split] = path
+    return found
+
+
+def _class_folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, through links too; nothing whose name begins with a dot."""
+    seen: set[str] = set()
+    for base, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(base, name) for name in files if not name.startswith("."))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _has_picture(folder: Path) -> bool:
+    return any(_is_picture(path) for path in _walk(folder))

@@ -1,0 +1,63 @@
+"""Picture files: what their headers say, and whether they can be decoded at all."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 1 << 25  # as the server has it: decoding takes under 100 MB a channel
+_GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"})
+_ORIENTATION = 0x0112  # EXIF
+_TURNED = frozenset({5, 6, 7, 8})  # orientations that swap height and width
+
+
+class PictureError(ValueError):
+    """A file is no picture that can be used: one line."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture is.
+
+    Attributes:
+        height, width: pixels, upright.
+        channels: 1 or 3.
+    """
+
+    height: int
+    width: int
+    channels: int
+
+
+def check(content: bytes) -> Header:
+    """Decode a picture file to the end and say what it is.
+
+    Raises:
+        PictureError: where it is no picture, is broken, too large, or of a kind that TensorFlow lacks.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise PictureError(f"{image.width} x {image.height} pixels: more than {MAX_PIXELS:,}")
+                if image.format == "WEBP" and getattr(image, "is_animated", False):
+                    raise PictureError("an animated WEBP: save its first frame")
+                if image.format == "BMP" and image.mode not in ("L", "RGB", "RGBA"):
+                    raise PictureError(f"a BMP of mode {image.mode}: save it as PNG")
+                channels = 1 if image.mode in _GREY else 3
+                image.load()
+                turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION) in _TURNED
+                height, width = (image.width, image.height) if turned else (image.height, image.width)
+    except UnidentifiedImageError:
+        raise PictureError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"broken: {error}") from None
+    return Header(height, width, channels)

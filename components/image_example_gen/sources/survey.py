@@ -1,0 +1,217 @@
+"""Reads all of a data set once: counts, sizes, colours, contents, and which pictures cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.image_example_gen.sources import pictures
+from components.image_example_gen.sources.base import DataSet, Options, Pictures, Skipped, SourceError
+from components.image_example_gen.sources.pictures import Header, PictureError
+
+MAX_LABEL = 1 << 16  # more classes than that are a mistake
+_SHOWN = 5  # of what a note lists
+
+
+@dataclass
+class Survey:
+    """Gathers what a data set is, batch by batch.
+
+    Attributes:
+        folder: where the data set is, for messages.
+        options: what to do at a picture that cannot be read.
+        shape: of every image, where they are pixels: [H, W, C]; None where they are picture files.
+    """
+
+    folder: Path
+    options: Options
+    shape: tuple[int, int, int] | None = None
+    _counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    _skipped: list[Skipped] = field(default_factory=list)
+    _digest: Any = field(default_factory=hashlib.sha256)
+    _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _channels: int = 1
+
+    def add_all(self, split: str, batches: Iterable[Pictures]) -> None:
+        """Look at the pictures of a split; splits come one after another.
+
+        Raises:
+            SourceError: for a picture that cannot be read, where such pictures stop the run.
+        """
+        # Pillow and hashlib let go of the interpreter while they work.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for batch in batches:
+                checked: Iterator[Header | PictureError | None] = (
+                    pool.map(_check, batch.images)
+                    if self.shape is None
+                    else iter([None] * len(batch.images))
+                )
+                self._add(split, batch, list(checked), list(pool.map(_sha256, batch.images)))
+
+    def _add(
+        self,
+        split: str,
+        batch: Pictures,
+        checked: Sequence[Header | PictureError | None],
+        digests: Sequence[bytes],
+    ) -> None:
+        good = np.array([not isinstance(each, PictureError) for each in checked], bool)
+        for number in np.flatnonzero(~good).tolist():
+            if self.options.bad_images == "stop":
+                raise SourceError(
+                    self.folder / batch.ids[number],
+                    f"{checked[number]}; data.bad_images=skip leaves such pictures out",
+                )
+            self._skipped.append(Skipped(batch.ids[number], str(checked[number])))
+        self._digest.update(split.encode() + batch.labels.astype("<i8").tobytes() + b"".join(digests))
+        self._count(split, batch, good)
+        headers = [each for each in checked if isinstance(each, Header)]
+        if headers:
+            heights, widths = [h.height for h in headers], [h.width for h in headers]
+            ends = [(min(heights), min(widths)), (max(heights), max(widths))]
+            self._sizes = _extremes([*self._sizes, *ends])
+            self._channels = max(self._channels, max(h.channels for h in headers))
+
+    def _count(self, split: str, batch: Pictures, good: NDArray[np.bool_]) -> None:
+        labels = batch.labels
+        limit = self.options.num_classes or MAX_LABEL
+        outside = np.flatnonzero((labels < 0) | (labels >= limit))
+        if len(outside):
+            at = int(outside[0])
+            raise SourceError(
+                self.folder / batch.ids[at], f"label {labels[at]} is not in the range 0…{limit - 1}"
+            )
+        found = np.bincount(labels[good])
+        before = self._counts.get(split, np.zeros(0, np.int64))
+        size = max(len(found), len(before))
+        self._counts[split] = np.pad(before, (0, size - len(before))) + np.pad(
+            found, (0, size - len(found))
+        )
+
+    def result(
+        self,
+        source: str,
+        class_names: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        label_offset: int = 0,
+        fingerprint: str = "",
+    ) -> DataSet:
+        """What was gathered.
+
+        Args:
+            source: its name.
+            class_names: by label; none where the source only has numbers.
+            notes: more that a person should know.
+            label_offset: what was taken off every label, for the names of numbered classes.
+            fingerprint: of the contents, where the source makes its own.
+
+        Raises:
+            SourceError: for fewer than two classes, a gap between classes, or too many bad pictures.
+        """
+        have = max((len(counts) for counts in self._counts.values()), default=0)
+        classes = self.options.num_classes or max(have, len(class_names))
+        total = np.zeros(classes, np.int64)
+        for counts in self._counts.values():
+            total[: len(counts)] += counts
+        if (total > 0).sum() < 2:
+            raise SourceError(
+                self.folder,
+                f"{int((total > 0).sum())} classes with pictures: a classifier needs two or more",
+            )
+        self._check_skipped(int(total.sum()))
+        absent = np.flatnonzero(total == 0)
+        names = _class_names(class_names, classes, label_offset)
+        if len(absent) and not self.options.num_classes and not class_names:
+            raise SourceError(
+                self.folder,
+                f"label {int(np.flatnonzero(total)[-1]) + label_offset} is probably wrong: no example of "
+                f"{_listed([names[at] for at in absent])}; if not, set data.num_classes",
+            )
+        notes = list(notes)
+        if len(absent):
+            notes.append(f"no example of class {_listed([names[at] for at in absent])} in any split")
+        if self._skipped:
+            notes.append(
+                f"{len(self._skipped)} pictures cannot be read and are left out: "
+                + _listed([f"{each.id} ({each.reason})" for each in self._skipped])
+            )
+        least, largest = self._sizes or ((0, 0), (0, 0))
+        channels = self._channels
+        if self.shape is not None:
+            least = largest = self.shape[:2]
+            channels = self.shape[2]
+        return DataSet(
+            source=source,
+            counts={
+                split: tuple(np.pad(counts, (0, classes - len(counts))).tolist())
+                for split, counts in self._counts.items()
+            },
+            class_names=names,
+            least=least,
+            largest=largest,
+            channels=channels,
+            encoded=self.shape is None,
+            fingerprint=fingerprint or self._digest.hexdigest(),
+            skipped=tuple(self._skipped),
+            notes=tuple(notes),
+            label_offset=label_offset,
+        )
+
+    def _check_skipped(self, good: int) -> None:
+        share = len(self._skipped) / max(good + len(self._skipped), 1)
+        if share > self.options.max_bad:
+            first = self._skipped[0]
+            raise SourceError(
+                self.folder,
+                f"{len(self._skipped)} pictures ({share:.1%}) cannot be read, more than data.max_bad = "
+                f"{self.options.max_bad:.1%}; the first is {first.id}: {first.reason}",
+            )
+
+
+def _check(content: bytes) -> Header | PictureError:
+    try:
+        return pictures.check(content)
+    except PictureError as error:
+        return error
+
+
+def _sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _extremes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    heights, widths = zip(*sizes, strict=True)
+    return [(min(heights), min(widths)), (max(heights), max(widths))]
+
+
+def _class_names(given: Sequence[str], classes: int, label_offset: int) -> tuple[str, ...]:
+    """As many names as classes: those that are given, then numbers as the files have them."""
+    numbers = [str(number + label_offset) for number in range(classes)]
+    return (*given[:classes], *numbers[len(given) :])
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def offset_of(least: int, given: int | None) -> tuple[int, list[str]]:
+    """What to take off every label, and a note where that was decided here.
+
+    Args:
+        least: the smallest label of the data set.
+        given: the setting; None: decide.
+    """
+    if given is not None:
+        return given, []
+    if least == 1:
+        return 1, ["labels begin at 1: 1 is taken off each of them (data.label_offset)"]
+    return 0, []

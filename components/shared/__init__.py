@@ -1,0 +1,1 @@
+"""What several nodes, the monitor and the report use."""

@@ -1,0 +1,9 @@
+"""The base of every error that a person can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something given to the pipeline cannot be used: one line that says what, where and what to do."""
+
+    exit_code = 2
