@@ -1,8 +1,8 @@
 """A manifest: a CSV or JSON-lines file that names a picture, its label and perhaps its split in every row.
 
 One manifest of any name, or one for each split (`train.csv`, `validation.csv`, `test.csv`). Paths are
-relative to the manifest. Kaggle's label files, which name pictures without folder and ending, are read if the
-pictures lie below: `trainLabels.csv` with `train/1.png`.
+relative to the manifest. Kaggle's label files, which name pictures without folder and ending, are read too:
+`trainLabels.csv` with `train/1.png`.
 """
 
 from __future__ import annotations
