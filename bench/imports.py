@@ -85,7 +85,7 @@ def main() -> None:
             name = f"mnist {command.partition(' --root')[0]}"
             share = f"{seconds / BUDGET_S:4.0%} of {BUDGET_S} s"
             print(f"{name:<28} {seconds:6.2f} s  {share}  {modules:5d} modules")
-        session = imported(["-c", "import pipeline.session"])
+        session = imported(["-c", "import pipeline.local.session"])
         unwanted = [name for name in session if name.startswith(NEVER)]
         print(f"{'modules of a run':<28} {len(session):6d}    Vertex AI's among them: {len(unwanted)}")
         cached = fastest(run, args.times)

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.run import DATA
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from pipeline.config import PipelineConfig
-from pipeline.history import History, Run
+from pipeline.history.records import History, Run
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SAMPLE_S = 0.1

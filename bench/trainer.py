@@ -42,7 +42,7 @@ def trainer_speed(recipe: str, steps: int, artifacts: Path) -> float:
         return str(found)
 
     graph = only("Transform/transform_graph/*")
-    examples = only("IdxExampleGen/examples/*")
+    examples = only("ImageExampleGen/examples/*")
     with tempfile.TemporaryDirectory() as folder:
         run_fn(
             FnArgs(

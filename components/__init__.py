@@ -1,6 +1,6 @@
 """The project's own TFX components.
 
-Artifact types are found here by name (`components.IdxFiles`), on first use: TFX takes seconds to
+Artifact types are found here by name (`components.Images`), on first use: TFX takes seconds to
 import, and the IDX reader below this package does without it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_ARTIFACTS = ("ClassificationMetrics", "DataBlessing", "IdxFiles", "Metrics", "Report")
+_ARTIFACTS = ("ClassificationMetrics", "DataBlessing", "Images", "Metrics", "Report")
 
 
 def __getattr__(name: str) -> Any:

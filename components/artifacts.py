@@ -5,13 +5,13 @@ from __future__ import annotations
 from tfx.types.artifact import Artifact
 
 
-class IdxFiles(Artifact):
+class Images(Artifact):
     """A folder of four IDX files: images and labels, for training and for test.
 
     Kubeflow finds the class again by its type name, `<top module>.<Class>`, so `components` exports it.
     """
 
-    TYPE_NAME = "components.IdxFiles"
+    TYPE_NAME = "components.Images"
 
 
 class DataBlessing(Artifact):

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from kubeflow import parameters
-from pipeline import environment
+from pipeline.runtime import environment
 
 Json = Any
 
@@ -189,7 +189,7 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
         with environment.heavy_imports():
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-            from pipeline import beam_memo
+            from pipeline.runtime import beam_memo
         beam_memo.install()
         kubeflow_v2_run_executor._run_executor(arguments, beam_args)
         executor_output = json.loads(answer.read_text())

@@ -59,7 +59,7 @@ class DataConfig(Section):
     height: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.height, description="image height in pixels")
     width: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.width, description="image width in pixels")
     num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
-    shards: PositiveInt = Field(2, description="files per split that IdxExampleGen writes")
+    shards: PositiveInt = Field(2, description="files per split that ImageExampleGen writes")
 
 
 class DataGateConfig(Section):
@@ -282,7 +282,7 @@ class BeamNode(Section):
 class BeamNodes(Section):
     """The nodes that run on Beam, by their ids."""
 
-    IdxExampleGen: BeamNode = BeamNode()
+    ImageExampleGen: BeamNode = BeamNode()
     StatisticsGen: BeamNode = BeamNode()
     Transform: BeamNode = BeamNode()
     Evaluator: BeamNode = BeamNode()

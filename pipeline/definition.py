@@ -16,18 +16,18 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2
 from tfx.types.standard_artifacts import Model
 
-from components.artifacts import DataBlessing, IdxFiles
+from components.artifacts import DataBlessing, Images
 from components.baseline_model.component import BaselineModel
 from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
 from components.evaluator.component import Evaluator
-from components.idx_example_gen.component import IdxExampleGen
+from components.image_example_gen.component import ImageExampleGen
 from components.pusher.component import Pusher
 from components.report_gen.component import ReportGen
 from components.serving_validator.component import ServingValidator
 from pipeline.config import DataGateConfig, PipelineConfig
-from pipeline.connection import connection_config
 from pipeline.evaluation import eval_config
+from pipeline.history.connection import connection_config
 from pipeline.schema import schema_text
 from trainer import features
 
@@ -36,8 +36,8 @@ from trainer import features
 class _Prepared:
     """The nodes that every pipeline here begins with: checked data, and the graph that makes features."""
 
-    idx_files: Importer
-    example_gen: IdxExampleGen
+    images: Importer
+    example_gen: ImageExampleGen
     schema: CuratedSchema
     statistics_gen: StatisticsGen
     example_validator: ExampleValidator
@@ -93,7 +93,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         ),
     )
     report_gen = ReportGen(
-        dataset=prepared.idx_files.outputs["result"],
+        dataset=prepared.images.outputs["result"],
         examples=example_gen.outputs["examples"],
         statistics=prepared.statistics_gen.outputs["statistics"],
         anomalies=prepared.example_validator.outputs["anomalies"],
@@ -166,14 +166,14 @@ def _push_directory(config: PipelineConfig) -> str:
 
 def _prepare(config: PipelineConfig) -> _Prepared:
     data = config.data
-    idx_files = Importer(
+    images = Importer(
         source_uri=data.uri,
-        artifact_type=IdxFiles,
+        artifact_type=Images,
         # Other contents in the same folder are another artifact, never a stale cache hit.
         custom_properties={"fingerprint": data.fingerprint},
-    ).with_id("IdxFiles")
-    example_gen = IdxExampleGen(
-        dataset=idx_files.outputs["result"],
+    ).with_id("Images")
+    example_gen = ImageExampleGen(
+        dataset=images.outputs["result"],
         fingerprint=data.fingerprint,
         num_classes=data.num_classes,
         shards=data.shards,
@@ -206,7 +206,7 @@ def _prepare(config: PipelineConfig) -> _Prepared:
     )
     transform.add_upstream_node(data_gate)
     return _Prepared(
-        idx_files,
+        images,
         example_gen,
         schema,
         statistics_gen,

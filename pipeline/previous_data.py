@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.data_gate.survey import FACTS_FILE, DatasetFacts
+from components.shared.dataset_facts import FACTS_FILE, DatasetFacts
 from pipeline.config import PipelineConfig
 
 _BLESSINGS = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 
 PER_CLASS = 3
 

@@ -26,7 +26,7 @@ from setup.venv import (
 NOT_NEEDED = ("tensorflow/include", "clang/native", "tensorflow/xla_aot_runtime_src")
 LAUNCHER = """\
 #!{python}
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 main()
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 
 TINY_TRAIN, TINY_TEST = 600, 200
 

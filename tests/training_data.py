@@ -68,7 +68,7 @@ class Dataset:
 
 
 def example(image: bytes, label: int) -> bytes:
-    """A serialized tf.Example as IdxExampleGen writes it."""
+    """A serialized tf.Example as ImageExampleGen writes it."""
     bytes_list = tf.train.BytesList(value=[image])
     int64_list = tf.train.Int64List(value=[label])
     feature = {

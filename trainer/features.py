@@ -22,7 +22,7 @@ class ImageShape(NamedTuple):
         return pixels if self.channels == 1 else f"{pixels} x {self.channels} channels"
 
 
-# Keys of a tf.Example as IdxExampleGen writes it, and of what Transform makes of it.
+# Keys of a tf.Example as ImageExampleGen writes it, and of what Transform makes of it.
 IMAGE = "image"  # raw: one bytes value, H * W uint8 row-major; transformed: float32 [N, H, W, 1]
 LABEL = "label"  # int64, 0 … num_classes - 1; [N, 1] raw, [N] transformed
 

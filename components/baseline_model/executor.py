@@ -11,8 +11,8 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components.baseline_model import saved_model
 from components.pusher.executor import newest_version
+from components.shared import model_store
 
 VERSION_PROPERTY, REASON_PROPERTY = "version", "reason"
 NO_BASELINE_FILE = "NO_BASELINE"
@@ -38,7 +38,7 @@ class Executor(BaseExecutor):
         base, version = exec_properties["base_directory"], exec_properties["version"]
         newest = newest_version(base) if base and not version else 0
         version = version or (str(newest) if newest else "")
-        folder = saved_model.find(str(Path(base, version))) if version else None
+        folder = model_store.find(str(Path(base, version))) if version else None
         if folder:
             io_utils.copy_dir(folder, path_utils.serving_model_dir(result.uri))
             result.set_string_custom_property(VERSION_PROPERTY, version)

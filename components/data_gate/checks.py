@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.data_gate import agreement, distance
-from components.data_gate.facts import IMAGE_FACTS, SplitFacts
-from components.data_gate.survey import DatasetFacts
+from components.shared import agreement, distance
+from components.shared.dataset_facts import DatasetFacts
+from components.shared.image_facts import IMAGE_FACTS, SplitFacts
 from trainer import features
 
 # A class is missing, not just absent by chance, where chance would leave it out in one of so many splits.

@@ -62,7 +62,7 @@ class DataGate(BaseComponent):
         """Declare the node.
 
         Args:
-            examples: IdxExampleGen's output.
+            examples: ImageExampleGen's output.
             anomalies: ExampleValidator's output.
             dataset: name of the data set, recorded with its facts.
             stop_at: `error`, or `warning` to stop at warnings of ExampleValidator too.

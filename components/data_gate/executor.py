@@ -16,7 +16,7 @@ from tfx.utils import io_utils
 
 from components.data_gate import checks, schema
 from components.data_gate.checks import Anomaly, Thresholds
-from components.data_gate.survey import FACTS_FILE, DatasetFacts, survey
+from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, survey
 
 REPORT_FILE = "data_gate.json"
 

@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.io import fileio
 
 from components.data_gate.checks import Anomaly
-from components.data_gate.facts import SplitFacts
+from components.shared.image_facts import SplitFacts
 from trainer import features
 
 ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's name, one a split

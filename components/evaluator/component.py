@@ -61,7 +61,7 @@ class Evaluator(BaseBeamComponent):
         """Declare the node.
 
         Args:
-            examples: IdxExampleGen's output.
+            examples: ImageExampleGen's output.
             model: the Trainer's output.
             split: the split that the verdict comes from.
             eval_config: what TFMA measures; without thresholds.

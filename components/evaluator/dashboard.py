@@ -9,7 +9,7 @@ from typing import Any
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from components.evaluator.verdict import Verdict
+from components.shared.verdict import Verdict
 
 CONFUSION_PROPERTY = "confusionMatrix"  # Kubeflow's name
 METRICS_FILE, CONFUSION_FILE = "metrics.json", "confusion.json"

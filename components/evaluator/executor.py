@@ -16,11 +16,11 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from components.baseline_model import saved_model
 from components.baseline_model.executor import REASON_PROPERTY, VERSION_PROPERTY
 from components.evaluator import dashboard, gates, robustness
 from components.evaluator.answers import Classifier, Examples, UnusableModelError, read
-from components.evaluator.verdict import VERDICT_FILE, Baseline, Robustness, Verdict
+from components.shared import model_store
+from components.shared.verdict import VERDICT_FILE, Baseline, Robustness, Verdict
 
 MODEL, BASELINE = "model", "baseline_model"
 
@@ -53,7 +53,7 @@ class Executor(TfxExecutor):
         thresholds = gates.Thresholds(**json.loads(exec_properties["gates"]))
         examples = read(artifact_utils.get_single_instance(input_dict["examples"]), split)
         model = artifact_utils.get_single_instance(input_dict[MODEL])
-        folder = saved_model.find(model.uri)
+        folder = model_store.find(model.uri)
         if folder is None:
             raise ValueError(f"there is no SavedModel in {model.uri}")
         classifier = Classifier(folder)
@@ -61,7 +61,7 @@ class Executor(TfxExecutor):
         baseline = _compare(input_dict.get(BASELINE, []), examples, answers)
         corrupted = _robustness(classifier, examples, thresholds.robustness_examples)
         verdict = Verdict(
-            model=saved_model.fingerprint(folder),
+            model=model_store.fingerprint(folder),
             split=split,
             accuracy=gates.accuracy(answers.right),
             class_accuracy=gates.class_accuracy(answers),
@@ -91,7 +91,7 @@ def _compare(artifacts: list[Artifact], examples: Examples, candidate: gates.Ans
     if not artifacts:
         return _Compared(missing="none was given")
     artifact = artifact_utils.get_single_instance(artifacts)
-    folder = saved_model.find(artifact.uri)
+    folder = model_store.find(artifact.uri)
     if folder is None:
         return _Compared(
             missing=artifact.get_string_custom_property(REASON_PROPERTY)
@@ -106,7 +106,7 @@ def _compare(artifacts: list[Artifact], examples: Examples, candidate: gates.Ans
         # A model of another problem is in production: nothing can be lost against it.
         logger.warning("the baseline %s is left out: %s", version, error)
         return _Compared(missing=f"{version} cannot be compared with: {error}")
-    return _Compared(gates.compare(version, saved_model.fingerprint(folder), answers, candidate))
+    return _Compared(gates.compare(version, model_store.fingerprint(folder), answers, candidate))
 
 
 def _robustness(classifier: Classifier, examples: Examples, most: int) -> tuple[Robustness, ...]:

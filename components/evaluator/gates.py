@@ -8,17 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components import measures
-from components.evaluator.verdict import (
-    AT_LEAST,
-    AT_MOST,
-    OVERALL,
-    Baseline,
-    Bound,
-    Gate,
-    Measure,
-    Robustness,
-)
+from components.shared import measures
+from components.shared.verdict import AT_LEAST, AT_MOST, OVERALL, Baseline, Bound, Gate, Measure, Robustness
 
 _RESAMPLES = 200
 _TINY = np.finfo(np.float32).tiny

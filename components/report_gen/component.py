@@ -9,7 +9,7 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import DataBlessing, IdxFiles, Report
+from components.artifacts import DataBlessing, Images, Report
 from components.report_gen.executor import Executor
 
 
@@ -21,7 +21,7 @@ class ReportGenSpec(ComponentSpec):
         "recipe": ExecutionParameter(type=str),
     }
     INPUTS = {
-        "dataset": ChannelParameter(type=IdxFiles),
+        "dataset": ChannelParameter(type=Images),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
         "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
@@ -66,7 +66,7 @@ class ReportGen(BaseComponent):
 
         Args:
             dataset: the IDX files; a mistake is named by its index in the test file.
-            examples: IdxExampleGen's output, with the facts about the data.
+            examples: ImageExampleGen's output, with the facts about the data.
             statistics: StatisticsGen's output.
             anomalies: ExampleValidator's output.
             data_blessing: DataGate's output: what it let pass.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import measures
 from components.report_gen.evidence import Evidence
+from components.shared import measures
 
 _MISTAKES = 50
 _PAIRS = 8

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from platform import python_version
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from components.report_gen import chart
 from components.report_gen.evidence import Evidence
 from components.report_gen.findings import Findings
 from components.report_gen.sprite import Sprite
+from components.shared import chart, html
 
 _PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-transform", "apache-beam", "numpy")
 _SURE = 0.9  # probability above which a mistake is a confident one
@@ -35,20 +34,19 @@ def render(e: Evidence, f: Findings) -> str:
     }
     mistakes = [(mistake, sprite.add(e.answers.images[mistake.index])) for mistake in f.mistakes]
     scale_low = math.floor(min(c.recall.low for c in f.classes if c.count) * 100 - 0.2) / 100
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    page = html.template(
+        __package__,
+        "page.html.j2",
+        percent=percent,
+        figure="{:.4g}".format,
+        place=lambda share: round(max(0.0, share - scale_low) / (1 - scale_low), 4),
     )
-    environment.filters |= {
-        "percent": percent,
-        "figure": "{:.4g}".format,
-        "place": lambda share: round(max(0.0, share - scale_low) / (1 - scale_low), 4),
-    }
-    return environment.from_string(_resource("page.html.j2")).render(
+    return page.render(
         e=e,
         f=f,
         verdict="Blessed and pushed" if e.pushed_version else "Refused",
         lead=lead(e),
-        style=Markup(_resource("page.css")),
+        style=html.style(),
         sprite=sprite,
         samples=samples,
         mistakes=mistakes,
@@ -168,7 +166,3 @@ def _reliability(f: Findings) -> Markup:
         diagonal=True,
         note="on the dashed line, probabilities mean what they say; bars are 95 % intervals",
     )
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from trainer import features
 
 _BATCH = 1000  # images

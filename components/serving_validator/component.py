@@ -49,7 +49,7 @@ class ServingValidator(BaseComponent):
 
         Args:
             model: the Trainer's output.
-            examples: IdxExampleGen's output.
+            examples: ImageExampleGen's output.
             split: the split whose examples are sent.
             num_examples: how many of them.
             latency_budget_ms: 95 % of the requests of one image must be answered in that time, by each API.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.errors import one_line_errors
+from pipeline.cli.errors import one_line_errors
 
 if TYPE_CHECKING:
     from kubeflow.settings import KubeflowConfig
@@ -54,13 +54,13 @@ def compile_command(
     """
     with one_line_errors():
         from kubeflow import settings as kubeflow_settings
-        from pipeline import inputs
+        from pipeline import resolve
 
         named = {"kubeflow.image": image, "kubeflow.gpu_image": gpu_image}
         config, kubeflow = kubeflow_settings.load(
             file, [f"{key}={value}" for key, value in named.items() if value] + list(settings)
         )
-        config = inputs.with_facts(config, data_dir)
+        config = resolve.with_facts(config, data_dir)
         text = compiled_text(config, kubeflow)
         write(output, text)
     click.echo(f"compiled into {output}")
@@ -70,7 +70,7 @@ def compile_command(
 
 def compiled_text(config: PipelineConfig, kubeflow: KubeflowConfig) -> str:
     """The text of the compiled file."""
-    from pipeline import environment, logs
+    from pipeline.runtime import environment, logs
 
     # TensorFlow speaks to the terminal when it is imported; there is nothing of use in it.
     with logs.redirected(Path(os.devnull)), environment.heavy_imports():

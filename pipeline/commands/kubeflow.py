@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.errors import REJECTED, fail, one_line_errors
+from pipeline.cli.errors import REJECTED, fail, one_line_errors
 from pipeline.commands.status import status
 
 
@@ -54,9 +54,9 @@ def emulate(
     failed, 2 bad input.
     """
     with one_line_errors():
-        from pipeline import environment
+        from pipeline.cli.console import RunView
         from pipeline.config import ConfigError
-        from pipeline.console import RunView
+        from pipeline.runtime import environment
 
         text = file.read_text()
         with environment.heavy_imports():

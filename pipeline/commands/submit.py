@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.errors import BAD_INPUT, INTERRUPTED, REJECTED, fail
+from pipeline.cli.errors import BAD_INPUT, INTERRUPTED, REJECTED, fail
 
 if TYPE_CHECKING:
     from kubeflow.api import Api

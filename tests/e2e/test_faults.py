@@ -1,6 +1,6 @@
 """What goes wrong on real machines: after each, a plain `mnist run` works, and what is served stayed whole.
 
-A killed run is in test_local_run.py, a second run at the same time in tests/pipeline/test_recovery.py.
+A killed run is in test_local_run.py, a second run at the same time in tests/unit/pipeline/test_recovery.py.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_no_room_lost_artifacts_and_a_clock_that_went_back(root: Path, tiny_mnis
     told = Path(page).read_text()
     assert '<h1 class="bad">Failed in Pusher</h1>' in told
     assert "File too large" in told
-    assert "IdxExampleGen.fingerprint" in told
+    assert "ImageExampleGen.fingerprint" in told
 
     # Somebody cleared up behind ML Metadata's back: one artifact is gone, another is empty.
     shutil.rmtree(next((root / "pipelines/mnist/Evaluator/evaluation").iterdir()))

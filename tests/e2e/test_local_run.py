@@ -16,8 +16,8 @@ import pytest
 
 MNIST = str(Path(sys.prefix) / "bin/mnist")
 NODES = [
-    "IdxFiles",
-    "IdxExampleGen",
+    "Images",
+    "ImageExampleGen",
     "CuratedSchema",
     "StatisticsGen",
     "ExampleValidator",
@@ -239,7 +239,7 @@ def test_an_interrupted_run_leaves_nothing_half_done_and_the_next_one_works(
     assert bool(list(root.glob("pipelines/mnist/.scratch/*"))) == (how is signal.SIGKILL)
     done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert states(done)["IdxExampleGen"] == "cached"
+    assert states(done)["ImageExampleGen"] == "cached"
     assert states(done)["Trainer"] == "done"
     assert len(list(models.iterdir())) == trained + 1
     assert not list(root.glob("pipelines/mnist/.scratch/*"))
@@ -376,7 +376,7 @@ def test_help_imports_neither_tensorflow_nor_tfx() -> None:
 def test_the_log_of_the_pushed_model_s_server_is_watched(
     finished: Path, tiny_mnist_dir: Path, tmp_path: Path
 ) -> None:
-    from components.idx_example_gen import idx
+    from components.image_example_gen.sources import idx
     from serving.client import Client
     from tests.serving.model_server import running
     from trainer import features

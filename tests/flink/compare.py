@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from pipeline.config import PipelineConfig
-from pipeline.history import Artifact, History, Run
+from pipeline.history.records import Artifact, History, Run
 from trainer import features
 
 TOLERANCE = 1e-6
@@ -48,7 +48,7 @@ def examples(run: Run) -> dict[str, list[str]]:
     return {
         split: [
             hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in sorted((folder(run, "IdxExampleGen", "examples") / f"Split-{split}").iterdir())
+            for file in sorted((folder(run, "ImageExampleGen", "examples") / f"Split-{split}").iterdir())
         ]
         for split in SPLITS
     }
@@ -57,7 +57,7 @@ def examples(run: Run) -> dict[str, list[str]]:
 def counts(run: Run) -> dict[str, int]:
     """Examples in each split, counted in the files."""
     files = {
-        split: (folder(run, "IdxExampleGen", "examples") / f"Split-{split}").iterdir() for split in SPLITS
+        split: (folder(run, "ImageExampleGen", "examples") / f"Split-{split}").iterdir() for split in SPLITS
     }
     return {
         split: sum(1 for file in found for _ in tf.data.TFRecordDataset(str(file)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.history import Run
+from pipeline.history.records import Run
 from tests.flink import cluster, compare
 
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -231,12 +231,12 @@ def test_zero_leaves_a_setting_to_the_recipe(compiled: Compile) -> None:
 
 def test_data_come_in_by_an_importer_whose_uri_is_open(compiled: Compile) -> None:
     file = compiled("data.uri=s3://bucket/digits", "kubeflow.pipeline_root=s3://bucket/root")
-    importer = executor(file, "IdxFiles")["importer"]
+    importer = executor(file, "Images")["importer"]
     assert importer["artifactUri"] == {"runtimeParameter": "artifact_uri"}
     assert "metadata" not in importer  # the fingerprint is a parameter of the run
-    task = file.pipeline_spec["root"]["dag"]["tasks"]["IdxFiles"]
+    task = file.pipeline_spec["root"]["dag"]["tasks"]["Images"]
     assert task["inputs"]["parameters"]["artifact_uri"] == {"componentInputParameter": "data_uri"}
-    generator = file.pipeline_spec["root"]["dag"]["tasks"]["IdxExampleGen"]
+    generator = file.pipeline_spec["root"]["dag"]["tasks"]["ImageExampleGen"]
     assert generator["inputs"]["parameters"]["fingerprint"] == {
         "componentInputParameter": "data_fingerprint"
     }
@@ -295,7 +295,7 @@ def test_a_refusal_is_one_line_a_reason_and_no_file(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("mnist: IdxFiles: imports from gs://elsewhere")
+    assert done.stderr.startswith("mnist: Images: imports from gs://elsewhere")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "x.yaml").exists()
 

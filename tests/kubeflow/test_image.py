@@ -25,7 +25,7 @@ IMAGE = os.environ.get("MNIST_IMAGE", "")
 ENGINE = os.environ.get("MNIST_ENGINE") or ("docker" if shutil.which("docker") else "podman")
 MAX_BYTES = 4 * 10**9
 USER = "10001"
-STEP = "minio://mlpipeline/v2/artifacts/mnist/IdxExampleGen"  # folder of the step's outputs
+STEP = "minio://mlpipeline/v2/artifacts/mnist/ImageExampleGen"  # folder of the step's outputs
 
 pytestmark = pytest.mark.skipif(not IMAGE, reason="MNIST_IMAGE is not set: make test-image")
 
@@ -116,14 +116,14 @@ def store(tmp_path: Path, tiny_mnist_dir: Path) -> Iterator[Path]:
 
 
 def example_gen(pipeline: dict[str, Any], folder: str) -> list[str]:
-    """The command of IdxExampleGen in a compiled pipeline, as the launcher calls it.
+    """The command of ImageExampleGen in a compiled pipeline, as the launcher calls it.
 
     Args:
         pipeline: the pipeline spec.
         folder: remote folder of the step's outputs.
     """
-    container = pipeline["deploymentSpec"]["executors"]["IdxExampleGen_executor"]["container"]
-    outputs = pipeline["components"]["IdxExampleGen"]["outputDefinitions"]["artifacts"]
+    container = pipeline["deploymentSpec"]["executors"]["ImageExampleGen_executor"]["container"]
+    outputs = pipeline["components"]["ImageExampleGen"]["outputDefinitions"]["artifacts"]
     examples = {
         "name": "examples",
         "uri": f"{folder}/examples",

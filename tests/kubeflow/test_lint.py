@@ -17,9 +17,9 @@ from tfx.proto import example_gen_pb2, infra_validator_pb2
 from tfx.types import Channel, standard_artifacts
 from tfx.types.artifact import Artifact, Property, PropertyType
 
-from components.artifacts import IdxFiles
+from components.artifacts import Images
 from components.curated_schema.component import CuratedSchema
-from components.idx_example_gen.component import IdxExampleGen
+from components.image_example_gen.component import ImageExampleGen
 from kubeflow import lint
 from kubeflow.compile import CompileError, compile_pipeline
 from kubeflow.settings import KubeflowConfig
@@ -112,7 +112,7 @@ def test_a_module_file_is_refused(tmp_path: Any) -> None:
 
     def trainer(pipeline: Pipeline) -> Trainer:
         made = Trainer(
-            run_fn="x.run_fn", examples=node(pipeline, "IdxExampleGen").outputs["examples"]
+            run_fn="x.run_fn", examples=node(pipeline, "ImageExampleGen").outputs["examples"]
         ).with_id("Other")
         made.exec_properties["module_file"] = str(module)
         return made
@@ -147,12 +147,12 @@ def test_a_runtime_parameter_in_the_definition_is_refused() -> None:
 
 
 def test_a_placeholder_of_another_nodes_value_is_refused() -> None:
-    def with_value(pipeline: Pipeline) -> IdxExampleGen:
+    def with_value(pipeline: Pipeline) -> ImageExampleGen:
         text = Importer(
             source_uri="minio://mlpipeline/text", artifact_type=standard_artifacts.String
         ).with_id("Text")
         add(pipeline, text)
-        made = IdxExampleGen(dataset=node(pipeline, "IdxFiles").outputs["result"]).with_id("Other")
+        made = ImageExampleGen(dataset=node(pipeline, "Images").outputs["result"]).with_id("Other")
         made.exec_properties["fingerprint"] = text.outputs["result"].future()[0].value
         made.add_upstream_node(text)
         return made
@@ -172,7 +172,7 @@ def test_a_placeholder_of_another_nodes_value_is_refused() -> None:
     ],
 )
 def test_an_importer_outside_of_the_bucket_is_refused(uri: str, said: str) -> None:
-    made = refusal(lambda _: Importer(source_uri=uri, artifact_type=IdxFiles).with_id("Other"))
+    made = refusal(lambda _: Importer(source_uri=uri, artifact_type=Images).with_id("Other"))
     assert f"Other: imports {'nothing: ' * (not uri)}" in made or "Other: imports from" in made
     assert said in made
 
@@ -224,10 +224,10 @@ EDITS: dict[str, tuple[Callable[[Spec, Spec], Any], str]] = {
         "parameter recipe: has no default",
     ),
     "a condition on an importer": (
-        lambda pipeline, _: pipeline["root"]["dag"]["tasks"]["IdxFiles"].update(
+        lambda pipeline, _: pipeline["root"]["dag"]["tasks"]["Images"].update(
             triggerPolicy={"condition": "true"}
         ),
-        "IdxFiles: the backend allows no condition on an importer",
+        "Images: the backend allows no condition on an importer",
     ),
     "an accelerator of another cloud": (
         lambda pipeline, _: _container(pipeline, "Trainer_executor")["resources"]["accelerator"].update(
@@ -311,7 +311,7 @@ def test_statistics_on_the_cluster_need_no_rule_of_their_own() -> None:
         KubeflowConfig(),
         definition=with_more(
             lambda pipeline: StatisticsGen(
-                examples=node(pipeline, "IdxExampleGen").outputs["examples"]
+                examples=node(pipeline, "ImageExampleGen").outputs["examples"]
             ).with_id("More")
         ),
     )

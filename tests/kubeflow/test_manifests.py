@@ -413,7 +413,7 @@ def test_flinks_parts_and_the_compiled_pipeline_find_each_other(composed: dict[s
     assert flink.worker_pool == f"localhost:{port}"
     assert workers["image"] == kubeflow.image
     (shared,) = [mount for mount in workers["volumeMounts"] if mount["name"] == "artifacts"]
-    for node in ("IdxExampleGen", "StatisticsGen", "Transform", "Evaluator"):
+    for node in ("ImageExampleGen", "StatisticsGen", "Transform", "Evaluator"):
         (volume,) = kubeflow.of(node).volumes
         assert volume.claim == find(documents, "PersistentVolumeClaim")["metadata"]["name"]
         assert volume.path == shared["mountPath"]

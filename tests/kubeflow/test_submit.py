@@ -313,7 +313,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(server: Server, package: Path) 
     server.looks = [Look("RUNNING", [step("Trainer", "RUNNING")])]
     # Whoever starts the tests in the background has them, and all that they start, ignore SIGINT.
     listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    script = f"{listening}\nfrom pipeline.cli import main; main()"
+    script = f"{listening}\nfrom pipeline.cli.main import main; main()"
     program = [sys.executable, "-c", script, "submit", str(package)]
     with subprocess.Popen(
         [*program, "--host", server.url, *NEEDED, "--wait", "--poll", "0.05"],
@@ -644,7 +644,7 @@ def outcome(parse: Callable[[str], str | int], text: str) -> str | int | submit.
 @pytest.mark.parametrize("command", ["submit", "schedule"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from pipeline.cli import main;"
+        "import sys; from click.testing import CliRunner; from pipeline.cli.main import main;"
         f"result = CliRunner().invoke(main, ['{command}', '--help']);"
         "assert result.exit_code == 0, result.output;"
         "print([m for m in ('kfp', 'tfx', 'tensorflow', 'pydantic', 'yaml') if m in sys.modules])"

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluator import verdict
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
+from components.shared import verdict
 from kubeflow import emulator
 from kubeflow.compile import compile_pipeline
 from kubeflow.settings import load
-from tests.components.nearest import Nearest
 from tests.conftest import TINY_TRAIN
 from tests.kubeflow.conftest import REPOSITORY
 from tests.kubeflow.test_emulator import Silent
+from tests.unit.components.nearest import Nearest
 
 MNIST = str(Path(sys.executable).with_name("mnist"))
 DATA = "minio://mlpipeline/data/mnist"
@@ -75,7 +75,7 @@ def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
     assert done.returncode == 0, done.stdout + done.stderr
     first = states(done)
     assert set(first.values()) == {"done"}
-    assert {"IdxFiles", "Trainer", "Evaluator", "Pusher"} <= set(first)
+    assert {"Images", "Trainer", "Evaluator", "Pusher"} <= set(first)
 
     version = models / max(path.name for path in models.iterdir())
     assert version.name != "1"
@@ -97,7 +97,7 @@ def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
     assert again.returncode == 0, again.stderr
     cached = {node for node, state in states(again).items() if state == "cached"}
     # Importers never are, this Pusher shall not be, and the report tells of what was pushed.
-    assert first.keys() - cached == {"IdxFiles", "Pusher", "ReportGen"}
+    assert first.keys() - cached == {"Images", "Pusher", "ReportGen"}
 
 
 def test_a_gate_of_the_run_refuses_the_model(file: Path, store: Path) -> None:
@@ -114,17 +114,17 @@ def test_another_fingerprint_is_no_stale_hit(file: Path, store: Path) -> None:
     """After the tests above: the data are what they were, but the run asks for others."""
     done = emulate(file, store, data_fingerprint="0" * 64)
     assert done.returncode == 1
-    assert states(done)["IdxExampleGen"] == "failed"
+    assert states(done)["ImageExampleGen"] == "failed"
     assert "the data in" in done.stderr.splitlines()[-1]
 
 
 REPAIRS = {
     # TFX looks for a title in a schema that is not there.
-    "with_types": ("IdxExampleGen", "AttributeError: 'NoneType' object has no attribute 'get'"),
+    "with_types": ("ImageExampleGen", "AttributeError: 'NoneType' object has no attribute 'get'"),
     # The driver's artifact type is none of TFX's.
     "without_drivers_outputs": ("CuratedSchema", "Could not import system.Artifact"),
     # What was downloaded is not where the executor looks.
-    "to_local": ("IdxExampleGen", "minio:/mlpipeline/data/mnist: there is no such folder"),
+    "to_local": ("ImageExampleGen", "minio:/mlpipeline/data/mnist: there is no such folder"),
     # Nothing is uploaded, which shows in the next step.
     "to_remote": ("StatisticsGen", "failed to parse bucketConfig"),
 }
@@ -147,7 +147,7 @@ def test_without_a_repair_the_step_fails_as_on_the_cluster(
     entrypoint = ("python", "-m", "tests.kubeflow.broken_entrypoint")
     spec = compile_pipeline(config, kubeflow, entrypoint=entrypoint).pipeline_spec
     tasks = spec["root"]["dag"]["tasks"]
-    kept = ("IdxFiles", "CuratedSchema", "IdxExampleGen", "StatisticsGen")
+    kept = ("Images", "CuratedSchema", "ImageExampleGen", "StatisticsGen")
     spec["root"]["dag"]["tasks"] = {name: tasks[name] for name in kept}
     options = emulator.Options(tmp_path)
     options.objects().put(tiny_mnist_dir, DATA)

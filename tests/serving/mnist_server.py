@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from tests.serving.model_server import Served, running
 from tests.training_data import write_dataset
 from trainer.train import run_fn

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from serving import digit
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from serving import digit
 from tests.serving.model_server import Served
 

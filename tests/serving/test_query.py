@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.idx_example_gen import idx
+from components.image_example_gen.sources import idx
 from tests.serving.model_server import Served
 
 pytest_plugins = ("tests.serving.mnist_server",)
 
 Query = Callable[..., subprocess.CompletedProcess[bytes]]
-MNIST = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+MNIST = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 
 
 @pytest.fixture(params=["--grpc", "--rest"])

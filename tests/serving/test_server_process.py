@@ -384,8 +384,8 @@ def test_the_server_imports_tensorflow_and_grpc_and_little_else() -> None:
     rooms = {"bench", "components", "kubeflow", "pipeline", "trainer"}
     assert {name for name in late if name.partition(".")[0] in rooms} == {
         "components",
-        "components.idx_example_gen",
-        "components.idx_example_gen.idx",
+        "components.image_example_gen",
+        "components.image_example_gen.sources.idx",
         "trainer",
         "trainer.features",
     }

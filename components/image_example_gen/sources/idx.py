@@ -1,0 +1,519 @@
+"""IDX files: the format of MNIST and of the data sets that follow it.
+
+A file is a header and then uint8 values in row-major order, to the last byte. The header: two zero
+bytes, a byte for the type (0x08 is uint8), a byte for the rank, then one big-endian uint32 per
+dimension (http://yann.lecun.com/exdb/mnist). Images have rank 3 (count, height, width), labels rank 1.
+
+Files are streamed, gzipped or not. Each fault is an IdxError with the file, the byte offset and the
+reason; offsets count decompressed bytes, except for faults of the gzip stream itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import features
+
+BUFFER_BYTES = 1 << 24
+"""No array that is read is larger, whatever a header claims; one image must fit into it."""
+
+VALIDATION_SHARE = 12
+"""One in so many of the training files' examples validates: 5,000 of MNIST's 60,000."""
+
+_CHUNK_BYTES = 1 << 20  # of content at a time while inspecting: stays in the processor's cache
+_GZIP_CHUNK_BYTES = 1 << 16  # of compressed bytes at a time
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to say: a gzip header and a CRC around the data
+_UINT8 = 0x08
+_DTYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+_LABELS = 256  # a label is one byte
+
+UInt8 = NDArray[np.uint8]
+
+
+class IdxError(ValueError):
+    """A file is not what it should be.
+
+    Attributes:
+        path: the file, or the folder where a file is missing.
+        offset: where in it, in bytes; None where that says nothing.
+        reason: what is wrong.
+    """
+
+    def __init__(self, path: Path, offset: int | None, reason: str) -> None:
+        where = "" if offset is None else f"offset {offset}: "
+        super().__init__(f"{path}: {where}{reason}")
+        self.path, self.offset, self.reason = path, offset, reason
+
+    def __reduce__(self) -> tuple[type[IdxError], tuple[Path, int | None, str]]:
+        # Beam's runners hand exceptions from process to process.
+        return IdxError, (self.path, self.offset, self.reason)
+
+
+@dataclass(frozen=True)
+class IdxDataset:
+    """Where the four files of a data set are."""
+
+    train_images: Path
+    train_labels: Path
+    test_images: Path
+    test_labels: Path
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a data set is, after every byte of it was read and found right.
+
+    Attributes:
+        height, width: pixels of every image.
+        num_classes: labels are below this.
+        train_examples, test_examples: counts, as in the files.
+        fingerprint: SHA-256 (hex) of the SHA-256 digests of the four files' decompressed contents, in
+            the order of IdxDataset; so gzipped and plain files have the same one.
+    """
+
+    height: int
+    width: int
+    num_classes: int
+    train_examples: int
+    test_examples: int
+    fingerprint: str
+
+
+def find_files(folder: Path | str) -> IdxDataset:
+    """Find the four files in a folder.
+
+    Each may be named `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, with `.gz` or without;
+    a file without `.gz` goes first.
+
+    Raises:
+        IdxError: where the folder or a file is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise IdxError(folder, None, "there is no such folder")
+    return IdxDataset(
+        train_images=_find(folder, "train-images", "idx3-ubyte"),
+        train_labels=_find(folder, "train-labels", "idx1-ubyte"),
+        test_images=_find(folder, "t10k-images", "idx3-ubyte"),
+        test_labels=_find(folder, "t10k-labels", "idx1-ubyte"),
+    )
+
+
+def _find(folder: Path, stem: str, kind: str) -> Path:
+    names = [f"{stem}{separator}{kind}{suffix}" for suffix in ("", ".gz") for separator in "-."]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise IdxError(folder, None, f"{names[0]} is missing (looked for {', '.join(names)})")
+
+
+class IdxReader:
+    """One open IDX file, read from its start to its end; a context manager.
+
+    Attributes:
+        path: the file.
+        shape: the dimensions that the header announces; none is zero.
+        sha256: hash of all content read so far, header included; None unless it was asked for.
+    """
+
+    def __init__(self, path: Path | str, rank: int, *, hashed: bool = False) -> None:
+        """Open the file and check its header.
+
+        Args:
+            path: an IDX file, gzipped or not, which its first two bytes tell.
+            rank: how many dimensions it must have.
+            hashed: compute `sha256` while reading.
+
+        Raises:
+            IdxError: wrong magic, type or rank; zero or absurd dimensions; a size that is not the
+                header's (of gzipped files that is known at their end).
+        """
+        self.path = Path(path)
+        self.sha256 = hashlib.sha256() if hashed else None
+        self._source = _Source(self.path)
+        self._content_offset = 0
+        try:
+            self.shape = self._read_header(rank)
+            self._row_bytes = math.prod(self.shape[1:])
+            self._left = self.shape[0]
+            self._check_size(4 + 4 * rank + self.shape[0] * self._row_bytes)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+    @property
+    def data_offset(self) -> int:
+        """Where the values begin: the length of the header, in bytes."""
+        return 4 + 4 * len(self.shape)
+
+    @property
+    def is_gzipped(self) -> bool:
+        """Whether the file can only be read from its start."""
+        return self._source.size is None
+
+    def read(self, batch: int) -> UInt8:
+        """The next examples, uint8 [n, *shape[1:]].
+
+        n is `batch` or what fits into BUFFER_BYTES, less at the end, and 0 after it.
+
+        Raises:
+            IdxError: for a truncated file or broken gzip; after the last example for surplus bytes.
+        """
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        count = min(batch, BUFFER_BYTES // self._row_bytes, self._left)
+        values = np.empty((count, *self.shape[1:]), np.uint8)
+        if count:
+            self._fill(values.data.cast("B"))
+            self._left -= count
+            if not self._left:
+                self._check_end()
+        return values
+
+    def skip(self, count: int) -> None:
+        """Go past the next examples of a file that is not gzipped, without reading them.
+
+        Raises:
+            ValueError: where the file is gzipped, or hashed, or has no more than `count` examples left.
+        """
+        if self.is_gzipped or self.sha256 is not None or count >= self._left:
+            raise ValueError(f"{self.path}: cannot go past {count} examples")
+        self._source.skip(count * self._row_bytes)
+        self._content_offset += count * self._row_bytes
+        self._left -= count
+
+    def _read_header(self, rank: int) -> tuple[int, ...]:
+        magic = self._header_bytes(4)
+        if magic[:2] != b"\0\0":
+            self._fail(0, f"wrong magic number {magic.hex(' ')}: an IDX file begins with two zero bytes")
+        if magic[2] != _UINT8:
+            name = _DTYPES.get(magic[2], "unknown")
+            self._fail(2, f"wrong dtype byte 0x{magic[2]:02x} ({name}): it must be 0x08 (uint8)")
+        if magic[3] != rank:
+            self._fail(3, f"wrong rank {magic[3]}: {_kind(rank)} have rank {rank}")
+        shape = tuple(int(n) for n in np.frombuffer(self._header_bytes(4 * rank), ">u4"))
+        for axis, (size, name) in enumerate(zip(shape, ("examples", "height", "width"), strict=False)):
+            if not size:
+                self._fail(4 + 4 * axis, f"zero {name}")
+        if math.prod(shape[1:]) > BUFFER_BYTES:
+            size_text = "x".join(map(str, shape[1:]))
+            self._fail(8, f"absurd image size {size_text}: more than {BUFFER_BYTES} bytes an image")
+        return shape
+
+    def _header_bytes(self, count: int) -> bytes:
+        values = bytearray(count)
+        self._fill(memoryview(values), "header")
+        return bytes(values)
+
+    def _fill(self, target: memoryview, what: str = "data") -> None:
+        done = self._source.read_into(target)
+        if self.sha256 is not None:
+            self.sha256.update(target[:done])
+        self._content_offset += done
+        if done < len(target):
+            self._fail(self._content_offset, f"truncated: the {what} ends here")
+
+    def _check_size(self, expected: int) -> None:
+        size = self._source.size
+        if size is None or size == expected:
+            return
+        if size < expected:
+            self._fail(size, f"truncated: the file ends here, {expected} bytes announced")
+        self._fail(expected, f"surplus bytes: {size - expected} after the last example")
+
+    def _check_end(self) -> None:
+        if self._source.read_into(memoryview(bytearray(1))):
+            self._fail(self._content_offset, "surplus bytes after the last example")
+
+    def _fail(self, offset: int, reason: str) -> NoReturn:
+        suffix = " (of the decompressed content)" if self._source.size is None else ""
+        raise IdxError(self.path, offset, reason + suffix)
+
+
+class _Source:
+    """The bytes of a file, decompressed where the file is gzipped.
+
+    Attributes:
+        size: bytes of content; None for gzipped files, which tell it only at their end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._decompressor = None
+        magic = self._file.peek(2)[:2]
+        if magic == _GZIP_MAGIC:
+            self.size: int | None = None
+            self._decompressor = zlib.decompressobj(_GZIP_WINDOW)
+            self._compressed = b""
+        else:
+            self.size = os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+
+    def skip(self, count: int) -> None:
+        """Go past bytes of a file that is not gzipped."""
+        self._file.seek(count, os.SEEK_CUR)
+
+    def read_into(self, target: memoryview) -> int:
+        """Fill `target`; returns how many bytes it got, fewer only at the end of the content."""
+        done = 0
+        while done < len(target):
+            if self._decompressor is None:
+                got = self._file.readinto(target[done:])
+            else:
+                piece = self._decompress(min(len(target) - done, _CHUNK_BYTES))
+                target[done : done + len(piece)] = piece
+                got = len(piece)
+            if not got:
+                break
+            done += got
+        return done
+
+    def _decompress(self, most: int) -> bytes:
+        """Up to `most` bytes of content; none only at the clean end of the gzip stream."""
+        while True:
+            assert self._decompressor is not None
+            if self._decompressor.eof:
+                if not self._begin_member():
+                    return b""
+                continue
+            if not self._compressed:
+                self._compressed = self._file.read(_GZIP_CHUNK_BYTES)
+                if not self._compressed:
+                    raise IdxError(self._path, self._file.tell(), "truncated gzip: the stream has no end")
+            try:
+                piece = self._decompressor.decompress(self._compressed, most)
+            except zlib.error as error:
+                offset = self._file.tell() - len(self._compressed)
+                raise IdxError(self._path, offset, f"broken gzip after this: {error}") from None
+            self._compressed = self._decompressor.unconsumed_tail
+            if piece:
+                return piece
+
+    def _begin_member(self) -> bool:
+        """Whether another gzip member follows the finished one, as the format allows."""
+        assert self._decompressor is not None
+        self._compressed = self._decompressor.unused_data
+        if len(self._compressed) < len(_GZIP_MAGIC):
+            self._compressed += self._file.read(_GZIP_CHUNK_BYTES)
+        if not self._compressed:
+            return False
+        if not self._compressed.startswith(_GZIP_MAGIC):
+            offset = self._file.tell() - len(self._compressed)
+            raise IdxError(self._path, offset, "trailing garbage after the end of the gzip stream")
+        self._decompressor = zlib.decompressobj(_GZIP_WINDOW)
+        return True
+
+
+def read_images(path: Path | str, batch: int) -> Iterator[UInt8]:
+    """Stream images, uint8 [n, H, W] with n ≤ `batch` and no more than BUFFER_BYTES at a time.
+
+    Raises:
+        IdxError: for every fault of the file; the last ones after the last batch.
+    """
+    yield from _read(path, 3, batch)
+
+
+def read_labels(path: Path | str, batch: int) -> Iterator[UInt8]:
+    """Stream labels, uint8 [n] with n ≤ `batch`.
+
+    Raises:
+        IdxError: as read_images.
+    """
+    yield from _read(path, 1, batch)
+
+
+def _read(path: Path | str, rank: int, batch: int) -> Iterator[UInt8]:
+    with IdxReader(path, rank) as reader:
+        while len(values := reader.read(batch)):
+            yield values
+
+
+def images_at(path: Path | str, indices: NDArray[np.int64]) -> UInt8:
+    """The images at some places of a file, in the order of `indices`; reads the file once.
+
+    Args:
+        path: IDX file of rank 3.
+        indices: int64 [n], each below the number of images.
+
+    Returns:
+        uint8 [n, H, W], all in memory.
+
+    Raises:
+        IdxError: for a fault of the file up to the last of the images.
+    """
+    order = np.argsort(indices, kind="stable")
+    wanted = indices[order]
+    with IdxReader(path, 3) as reader:
+        found = np.empty((len(indices), *reader.shape[1:]), np.uint8)
+        first = done = 0
+        while done < len(wanted):
+            batch = reader.read(BUFFER_BYTES)
+            until = done + int(np.searchsorted(wanted[done:], first + len(batch)))
+            found[order[done:until]] = batch[wanted[done:until] - first]
+            first, done = first + len(batch), until
+    return found
+
+
+def stream(
+    images_path: Path | str,
+    labels_path: Path | str,
+    batch: int,
+    num_classes: int | None,
+    part: range | None = None,
+) -> Iterator[tuple[UInt8, UInt8]]:
+    """Stream images and labels in step: uint8 [n, H, W] and uint8 [n], n ≤ `batch`.
+
+    Args:
+        images_path: IDX file of rank 3.
+        labels_path: IDX file of rank 1.
+        batch: examples at a time; fewer where they would not fit into BUFFER_BYTES.
+        num_classes: labels must be below it; None: any label.
+        part: these examples alone, of files that are not gzipped; None: all.
+
+    Raises:
+        IdxError: for every fault of a file, for counts that differ, for a label out of range.
+    """
+    with IdxReader(images_path, 3) as images, IdxReader(labels_path, 1) as labels:
+        for pair, _ in _in_step(images, labels, batch, num_classes, part):
+            yield pair
+
+
+def _in_step(
+    images: IdxReader,
+    labels: IdxReader,
+    batch: int,
+    num_classes: int | None,
+    part: range | None = None,
+) -> Iterator[tuple[tuple[UInt8, UInt8], int]]:
+    """Pairs of images and labels, each with the index of its first example."""
+    if images.shape[0] != labels.shape[0]:
+        reason = f"{labels.shape[0]} labels, but {images.path.name} has {images.shape[0]} images"
+        raise IdxError(labels.path, 4, reason)
+    first, stop = (part.start, part.stop) if part else (0, images.shape[0])
+    if first:
+        images.skip(first)
+        labels.skip(first)
+    while first < stop:
+        image_batch = images.read(min(batch, stop - first))
+        label_batch = labels.read(len(image_batch))
+        if num_classes is not None and label_batch.max() >= num_classes:
+            at = int(np.argmax(label_batch >= num_classes))
+            offset = labels.data_offset + first + at
+            raise IdxError(
+                labels.path, offset, f"label {label_batch[at]} is not in the range 0…{num_classes - 1}"
+            )
+        yield (image_batch, label_batch), first
+        first += len(label_batch)
+
+
+def inspect(folder: Path | str, num_classes: int | None = None) -> DatasetFacts:
+    """Read a whole data set once, check everything about it, and say what it is.
+
+    Args:
+        folder: holds the four files (see find_files).
+        num_classes: labels must be below it; None takes it from the training labels.
+
+    Raises:
+        IdxError: for every fault of a file; for counts, image sizes or labels that do not fit; where
+            num_classes is None, for a class between others that has no training example.
+    """
+    files = find_files(folder)
+    train = _inspect_pair(files.train_images, files.train_labels, num_classes)
+    if num_classes is None:
+        num_classes = _count_classes(files.train_labels, train.first_offsets)
+    test = _inspect_pair(files.test_images, files.test_labels, num_classes, train.shape[1:])
+    return DatasetFacts(
+        height=train.shape[1],
+        width=train.shape[2],
+        num_classes=num_classes,
+        train_examples=train.shape[0],
+        test_examples=test.shape[0],
+        fingerprint=hashlib.sha256(train.digests + test.digests).hexdigest(),
+    )
+
+
+def split_sizes(folder: Path | str, facts: DatasetFacts) -> dict[str, int]:
+    """Examples in each split that ImageExampleGen makes of a data set.
+
+    Raises:
+        IdxError: where there are too few to set one aside for validation.
+    """
+    validation = facts.train_examples // VALIDATION_SHARE
+    if not validation:
+        reason = f"{facts.train_examples} examples: at least {VALIDATION_SHARE} are needed, one to validate"
+        raise IdxError(find_files(folder).train_images, 4, reason)
+    return {
+        features.TRAIN: facts.train_examples - validation,
+        features.VALIDATION: validation,
+        features.TEST: facts.test_examples,
+    }
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One images file and its labels: shape, SHA-256 digests, where each label first occurs (or -1)."""
+
+    shape: tuple[int, ...]
+    digests: bytes
+    first_offsets: NDArray[np.int64]
+
+
+def _inspect_pair(
+    images_path: Path, labels_path: Path, num_classes: int | None, size: tuple[int, ...] | None = None
+) -> _Pair:
+    first_offsets = np.full(_LABELS, -1, np.int64)
+    with (
+        IdxReader(images_path, 3, hashed=True) as images,
+        IdxReader(labels_path, 1, hashed=True) as labels,
+    ):
+        if size is not None and images.shape[1:] != size:
+            found, wanted = ("x".join(map(str, s)) for s in (images.shape[1:], size))
+            raise IdxError(images_path, 8, f"images of {found}, but those for training are {wanted}")
+        batch = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
+        for (_, label_batch), first in _in_step(images, labels, batch, num_classes):
+            seen, at = np.unique(label_batch, return_index=True)
+            new = first_offsets[seen] < 0
+            first_offsets[seen[new]] = labels.data_offset + first + at[new]
+        assert images.sha256 is not None
+        assert labels.sha256 is not None
+        digests = images.sha256.digest() + labels.sha256.digest()
+        return _Pair(images.shape, digests, first_offsets)
+
+
+def _count_classes(labels_path: Path, first_offsets: NDArray[np.int64]) -> int:
+    present = np.flatnonzero(first_offsets >= 0)
+    highest = int(present[-1])
+    absent = sorted(set(range(highest)) - set(present.tolist()))
+    if absent:
+        gaps = np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1)
+        names = ", ".join(f"{gap[0]}…{gap[-1]}" if len(gap) > 1 else str(gap[0]) for gap in gaps)
+        reason = f"label {highest} is probably wrong: no training example of {names}; if not, set "
+        raise IdxError(labels_path, int(first_offsets[highest]), reason + "data.num_classes")
+    return highest + 1
+
+
+def _kind(rank: int) -> str:
+    return "images" if rank == 3 else "labels"

@@ -1,0 +1,1 @@
+"""Bulk inference on many images with a pushed model."""

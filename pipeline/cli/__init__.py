@@ -1,0 +1,1 @@
+"""The command line: a page a command, each of which parses, calls and reports."""

@@ -1,0 +1,144 @@
+"""`mnist monitor`: what a server was asked, beside what its model was trained on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.errors import DRIFT, fail
+from pipeline.cli.options import config_of, readable_history, where
+
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
+    from pipeline.monitor.drift import Findings
+
+_LIMIT = click.FloatRange(0, 1)
+
+
+@click.command()
+@click.option(
+    "--logs",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The folder that `mnist serve --log-requests` wrote.",
+)
+@click.option(
+    "--run", metavar="ID", help="The run that trained the model. [default: the newest that pushed]"
+)
+@click.option("--any-version", is_flag=True, help="Take requests to other versions of the model too.")
+@click.option("--max-images", type=_LIMIT, default=0.1, show_default=True, help="Drift of an image fact.")
+@click.option(
+    "--max-classes", type=_LIMIT, default=0.1, show_default=True, help="Drift of the predicted classes."
+)
+@click.option(
+    "--max-confidence", type=_LIMIT, default=0.1, show_default=True, help="Drift of the confidence."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as JSON."
+)
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page."
+)
+@where
+def monitor(
+    logs: Path,
+    run: str | None,
+    any_version: bool,
+    max_images: float,
+    max_classes: float,
+    max_confidence: float,
+    json_file: Path | None,
+    html_file: Path | None,
+    root: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Compare logged requests with what the model was trained on.
+
+    Limits are distances of two distributions, 0 to 1, beyond what chance explains.
+
+    Exit code: 0 no drift, 2 bad input, 3 drift.
+    """
+    with readable_history():
+        config = config_of(root, settings)
+        found = _findings(config, logs, run, any_version, (max_images, max_classes, max_confidence))
+        if json_file:
+            json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+        if html_file:
+            from pipeline.monitor import page
+            from pipeline.runtime import environment
+
+            with environment.settled(config.scratch_dir("monitor")):
+                html_file.write_text(page.render(found), encoding="utf-8")
+    _print(found)
+    sys.exit(DRIFT if found.drifted else 0)
+
+
+def _findings(
+    config: PipelineConfig, logs: Path, run: str | None, any_version: bool, limits: tuple[float, ...]
+) -> Findings:
+    from pipeline.history.records import History
+    from pipeline.history.run_id import new_run_id
+    from pipeline.runtime import environment
+    from pipeline.runtime import logs as log_files
+
+    past = History(config)
+    log = config.logs_dir / f"monitor-{new_run_id()}.log"
+    with _failing_in_one_line(), log_files.redirected(log):
+        with environment.heavy_imports():
+            from pipeline.monitor import drift
+        expected = drift.expected(drift.find_run(past, run))
+        observed = drift.observe(logs, expected, any_version)
+        return drift.compare(expected, observed, drift.Limits(*limits))
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        # Known by name only now: their modules import TensorFlow.
+        from components.shared.classifier import ModelError
+        from pipeline.monitor.drift import MonitorError
+
+        if isinstance(error, (MonitorError, ModelError)):
+            fail(error)
+        raise
+
+
+def _print(found: Findings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("fact")
+    for column in ("training", "requests", "distance", "chance", "limit"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for each in found.comparisons:
+        of_class = "" if each.about is None else f" ({each.about})"
+        table.add_row(
+            each.fact.replace("_", " ") + of_class,
+            *(f"{value:.3f}" for value in (each.trained, each.requested, each.distance, each.chance)),
+            f"{each.limit:g}",
+            "[bold red]drift[/]" if each.drifted else "",
+        )
+    Console(highlight=False).print(table)
+    seen = found.observed
+    verdict = "drift" if found.drifted else "no drift"
+    click.echo(
+        f"\n{verdict}: {seen.images:,} images in {seen.requests:,} requests to version "
+        f"{found.expected.version}, beside run {found.expected.run}"
+    )
+    for count, what in (
+        (seen.elsewhere, "requests to other models or versions were left out"),
+        (seen.damage.records, "damaged records were skipped"),
+        (seen.damage.files, "files break off: what follows was skipped"),
+    ):
+        if count:
+            click.echo(f"mnist: warning: {count} {what}", err=True)

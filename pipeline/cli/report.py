@@ -1,0 +1,28 @@
+"""`mnist report`: the page about a run."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli.options import config_of, readable_history, where
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@where
+def report(run: str | None, show: bool, root: str | None, settings: tuple[str, ...]) -> None:
+    """Find the report of a run and print its path.
+
+    RUN is the id of a run or how it begins; without one, it is the newest run.
+
+    Exit code: 0 found, 2 there is none.
+    """
+    with readable_history():
+        from pipeline.history import records, report_page
+
+        config = config_of(root, settings)
+        page = report_page.write(config, records.History(config).find(run))
+    click.echo(page)
+    if show:
+        click.launch(page.as_uri())

@@ -1,0 +1,34 @@
+"""`mnist rollback`: an earlier pushed version becomes the newest again."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli.errors import fail, one_line_errors
+from pipeline.cli.options import config_of, where
+
+
+@click.command()
+@click.argument("version", type=click.IntRange(0), required=False)
+@where
+def rollback(version: int | None, root: str | None, settings: tuple[str, ...]) -> None:
+    """Make an earlier pushed version the newest again; without VERSION, the one before the newest.
+
+    The version is copied to a new, higher number, which servers take up by themselves. ML Metadata
+    records it: `mnist runs` shows it.
+
+    Exit code: 0 done, 2 there is no such version, or a run is in progress.
+    """
+    with one_line_errors():
+        from pipeline.history.rollback import RollbackError, roll_back
+        from pipeline.local.lock import BusyError
+
+        try:
+            done = roll_back(config_of(root, settings), version)
+        except (RollbackError, BusyError) as error:
+            fail(error)
+    click.echo(
+        f"version {done.version} is a copy of {done.copy_of}, and newer than {done.newest_before}\n"
+        f"model  {done.folder}\n"
+        f"run    {done.run_id}"
+    )

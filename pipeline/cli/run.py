@@ -1,0 +1,183 @@
+"""`mnist run`: the whole pipeline on this machine. Everything heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.data import fetch_with_bar
+from pipeline.cli.errors import INTERRUPTED, REJECTED, fail, one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.cli.console import RunView
+    from pipeline.config import PipelineConfig
+
+
+@click.command()
+@click.option("--recipe", help="Hyper-parameters by name: fast, accurate or tutorial. [default: fast]")
+@click.option(
+    "--recipe-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Hyper-parameters from a TOML file, such as `mnist tune` writes.",
+)
+@click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="A folder of four IDX files of your own (.gz or not); --dataset may give it a name.",
+)
+@click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
+@click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. gates.accuracy=0.99."
+)
+@click.option("--beam-arg", "beam_args", multiple=True, metavar="ARG", help="A flag for Beam; repeatable.")
+def run(
+    recipe: str | None,
+    recipe_file: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    root: str | None,
+    no_cache: bool,
+    settings: tuple[str, ...],
+    beam_args: tuple[str, ...],
+) -> None:
+    """Run the whole pipeline on this machine, up to a pushed model.
+
+    Exit code: 0 pushed, 1 a node failed or the model was refused, 2 bad input, 130 interrupted.
+    """
+    with one_line_errors():
+        dataset = dataset_name(dataset, data_dir)
+        config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
+        sys.exit(run_and_report(with_data(with_baseline(config), data_dir)))
+
+
+def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
+    """What the data are called; one's own, given no name, are what their folder held before."""
+    return str(data_dir.absolute()) if data_dir and not dataset else dataset
+
+
+def run_config(
+    recipe: str | None = None,
+    recipe_file: Path | None = None,
+    dataset: str | None = None,
+    root: str | None = None,
+    no_cache: bool = False,
+    settings: tuple[str, ...] = (),
+    beam_args: tuple[str, ...] = (),
+) -> PipelineConfig:
+    """The config that the options of `mnist run` describe; later ones win over the recipe file."""
+    from pipeline import config as config_module
+    from pipeline import resolve
+
+    config = config_module.PipelineConfig()
+    if recipe_file is not None:
+        config = config.replace("trainer", **read_recipe(recipe_file))
+    named = {"trainer.recipe": recipe, "data.dataset": dataset, "root": root}
+    config = config_module.with_settings(
+        config,
+        [f"{key}={value}" for key, value in named.items() if value is not None]
+        + (["cache=false"] if no_cache else [])
+        + list(settings),
+    )
+    resolve.check_training(config)  # before anything is fetched
+    return config.replace("beam", args=(*config.beam.args, *beam_args))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The `trainer` settings in a recipe file."""
+    from pipeline.config import ConfigError
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def with_baseline(config: PipelineConfig) -> PipelineConfig:
+    """Put the fingerprint of a given baseline into the config, so that other files are another one.
+
+    Raises:
+        ConfigError: where there is no SavedModel.
+    """
+    from components.shared import model_store
+    from pipeline.config import ConfigError
+
+    if not config.baseline.uri:
+        return config
+    uri = str(Path(config.baseline.uri).expanduser().absolute())
+    folder = model_store.find(uri)
+    if folder is None:
+        raise ConfigError(f"baseline.uri: there is no SavedModel in {uri}")
+    return config.replace("baseline", uri=uri, fingerprint=model_store.fingerprint(folder))
+
+
+def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+    """Take the data of a folder, or of the config's data set, fetched if need be; refuse bad ones."""
+    from pipeline import resolve
+
+    if folder is None:
+        folder = fetch_with_bar(config.data.dataset, config.root / "data")
+    return resolve.with_facts(config, folder).replace("data", uri=str(folder.absolute()))
+
+
+def run_and_report(config: PipelineConfig) -> int:
+    """Run the pipeline with a live view and a summary; returns the exit code."""
+    return with_live_view(
+        config,
+        lambda session, view, run_id: session.run(config, view, run_id),
+        lambda session, console, outcome, log: session.show(console, outcome, log),
+    )
+
+
+def with_live_view(
+    config: PipelineConfig,
+    work: Callable[[Any, RunView, str], Any],
+    show: Callable[[Any, Console, Any, Path], int],
+) -> int:
+    """Do some work of `pipeline.local.session` with a live view, the noise in a log file, and recovery.
+
+    Args:
+        config: where the run takes place.
+        work: gets the module, the view and the run's id; what it returns has an `error` or None.
+        show: gets the module, the console, that result and the log, and returns the exit code.
+
+    Returns:
+        The exit code.
+    """
+    from pipeline.cli.console import RunView
+    from pipeline.history.run_id import new_run_id
+    from pipeline.local import interruption
+    from pipeline.runtime import environment, logs
+
+    run_id = new_run_id()
+    log = config.logs_dir / f"{run_id}.log"
+    try:
+        with (
+            interruption.insistent(),
+            environment.settled(config.scratch_dir(run_id)),
+            logs.redirected(log) as terminal,
+        ):
+            view = RunView(terminal)
+            with view.live():
+                view.note("loading TensorFlow and TFX")
+                with environment.heavy_imports():
+                    from pipeline.local import session
+
+                outcome = work(session, view, run_id)
+            if outcome.error is None:
+                return show(session, view.console, outcome, log)
+        fail(f"{outcome.error}; the log is {log}", REJECTED)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the next run goes on from the last finished node")
+        # If nothing ran yet, the session was not even imported.
+        if "pipeline.local.session" in sys.modules:
+            sys.modules["pipeline.local.session"].mend_and_exit(config)
+        return INTERRUPTED

@@ -1,0 +1,80 @@
+"""`mnist tune`: look for better hyper-parameters of a recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.errors import fail, one_line_errors
+from pipeline.cli.run import dataset_name, run_config, with_data, with_live_view
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command()
+@click.option("--recipe", help="The recipe to start from. [default: fast]")
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=10, show_default=True, help="How many values to try."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("recipe.toml"),
+    show_default=True,
+    help="Where to write the best recipe; `mnist run --recipe-file` reads it.",
+)
+@click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="A folder of four IDX files of your own, instead."
+)
+@click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. trainer.epochs=1."
+)
+def tune(
+    recipe: str | None,
+    trials: int,
+    output: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    root: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Search for a better recipe, by accuracy on the validation split, with TFX's Tuner."""
+    if not output.absolute().parent.is_dir():
+        fail(f"{output}: there is no folder to write it to")
+    with one_line_errors():
+        dataset = dataset_name(dataset, data_dir)
+        config = run_config(recipe=recipe, dataset=dataset, root=root, settings=settings)
+        config = with_data(config, data_dir)
+
+        def show(session: Any, console: Console, tuned: Any, log: Path) -> int:  # noqa: ARG001
+            write_recipe(output, tuned.recipe, f"{tuned.trials} trials, {tuned.accuracy:.4f} on validation")
+            console.print(
+                f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
+                f"recipe         {output}\n"
+                f"next           mnist run --recipe-file {output}"
+            )
+            return 0
+
+        sys.exit(
+            with_live_view(
+                config, lambda session, view, run_id: session.tune(config, trials, view, run_id), show
+            )
+        )
+
+
+def write_recipe(path: Path, recipe: Mapping[str, Any], found: str) -> None:
+    """Write settings of `trainer` as TOML, whole or not at all."""
+    # What JSON says of numbers, booleans and plain strings is TOML too.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in recipe.items()]
+    part = path.with_name(f".{path.name}.part")
+    part.write_text("\n".join([f"# Found by mnist tune: {found}.", *lines, ""]))
+    part.replace(path)

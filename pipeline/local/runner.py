@@ -1,0 +1,250 @@
+"""Runs the pipeline on this machine with BeamDagRunner, and tells an observer node by node."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from apache_beam.options.pipeline_options import StandardOptions
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.compiler import constants
+from tfx.orchestration import metadata
+from tfx.orchestration.beam.beam_dag_runner import BeamDagRunner, PipelineNodeAsDoFn
+from tfx.orchestration.pipeline import Pipeline
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline.local import gpu_process, interruption, lock, recovery
+from pipeline.local.overlap import Beside, MetadataInTurn
+from pipeline.runtime import beam_memo, job_servers
+
+PROGRESS_LOGGER = "trainer.progress"
+TRAINER = "Trainer"
+
+CACHED, DONE, FAILED, SKIPPED, STOPPED = "cached", "done", "failed", "skipped", "stopped"
+
+_STATES = {
+    metadata_store_pb2.Execution.CACHED: CACHED,
+    metadata_store_pb2.Execution.COMPLETE: DONE,
+    metadata_store_pb2.Execution.FAILED: FAILED,
+}
+
+
+class NodeError(Exception):
+    """A node failed; the text is the node's own message."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+class Observer(Protocol):
+    """Is told what happens while a pipeline runs; called from the thread of the node."""
+
+    def planned(self, nodes: list[str]) -> None:
+        """The nodes of this run, in order."""
+
+    def started(self, node: str) -> None:
+        """A node begins."""
+
+    def progressed(self, progress: dict[str, Any]) -> None:
+        """The Trainer has come further: step, steps, loss, accuracy, images_per_s."""
+
+    def finished(self, node: str, state: str, seconds: float) -> None:
+        """A node ended as cached, done, failed, skipped or stopped."""
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """What one node did in a run."""
+
+    state: str
+    seconds: float
+    execution_id: int | None
+
+
+@dataclass
+class _Run:
+    """The run in progress. Beam pickles its DoFns, so they find it here and carry nothing of it."""
+
+    observer: Observer
+    trainer_in_new_process: bool
+    beside: Beside
+    nodes: dict[str, NodeRun] = field(default_factory=dict)
+    error: NodeError | KeyboardInterrupt | None = None
+
+
+_current: _Run | None = None
+
+
+def run(
+    pipeline: Pipeline,
+    observer: Observer,
+    run_id: str,
+    trainer_in_new_process: bool | None = None,
+    beside: Collection[str] = (),
+) -> dict[str, NodeRun]:
+    """Run every node whose result is not cached.
+
+    Args:
+        pipeline: what to run.
+        observer: is told about each node.
+        run_id: recorded in ML Metadata.
+        trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
+            GPUs; None means: when there are GPUs.
+        beside: nodes that run beside those after them: see `pipeline.beside`.
+
+    Returns:
+        What each node did, by node id.
+
+    Raises:
+        NodeError: a node failed. The nodes before it are cached for the next run.
+        KeyboardInterrupt: the run was interrupted; see `recovery`.
+        lock.BusyError: the pipeline is being run by another process.
+    """
+    global _current
+    if trainer_in_new_process is None:
+        trainer_in_new_process = gpu_process.gpus_present()
+    pin_beam_to_this_process()
+    info = pipeline.pipeline_info
+    root = Path(info.pipeline_root)
+    with lock.exclusive(root):
+        for execution_id in recovery.mend(pipeline.metadata_connection_config, info.pipeline_name, root):
+            logging.warning("execution %d of an earlier run was interrupted: cleaned up", execution_id)
+        for folder in recovery.forget_lost(pipeline.metadata_connection_config, info.pipeline_name, root):
+            logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
+        observer.planned([component.id for component in pipeline.components])
+        _current = _Run(observer, trainer_in_new_process, Beside(beside))
+        with _progress_to(observer), gpu_process.gpus_hidden(trainer_in_new_process), job_servers.shared():
+            try:
+                _Runner(run_id).run(pipeline)
+                _current.beside.finish()
+            except Exception:
+                # Beam wraps what a node raises, an interruption too.
+                if _current.error is None:
+                    raise
+                if isinstance(_current.error, NodeError):
+                    with suppress(Exception):  # the first error is the one to tell
+                        _current.beside.finish()
+                raise _current.error from None
+        return _current.nodes
+
+
+def output_artifacts(pipeline: Pipeline, execution_id: int, key: str) -> list[metadata_store_pb2.Artifact]:
+    """The artifacts that an execution wrote, or took from the cache, under an output key."""
+    with metadata.Metadata(pipeline.metadata_connection_config) as handle:
+        outputs = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.INTERNAL_OUTPUT)
+        ids = [
+            event.artifact_id
+            for event in handle.store.get_events_by_execution_ids([execution_id])
+            if event.type in outputs and event.path.steps[0].key == key
+        ]
+        return list(handle.store.get_artifacts_by_id(ids))
+
+
+def pin_beam_to_this_process() -> None:
+    """Make FnApiRunner the default of every Beam pipeline, that of BeamDagRunner itself included.
+
+    Beam's own default first downloads a Go binary; BeamDagRunner takes no option for its runner.
+    """
+    StandardOptions.DEFAULT_RUNNER = "FnApiRunner"
+    beam_memo.install()
+
+
+@contextmanager
+def _progress_to(observer: Observer) -> Iterator[None]:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            observer.progressed(record.__dict__.get("progress", {}))
+
+    logger, handler = logging.getLogger(PROGRESS_LOGGER), Handler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Node(PipelineNodeAsDoFn):
+    """A node of the DAG that reports when it begins and how it ends."""
+
+    def _run_node(self) -> None:
+        assert _current is not None
+        _current.beside.run(self._node_id, self._observed)
+
+    def _observed(self) -> None:
+        run = _current
+        assert run is not None
+        run.observer.started(self._node_id)
+        begin = time.monotonic()
+        state, execution_id = FAILED, None
+        try:
+            if self._node_id == TRAINER and run.trainer_in_new_process:
+                execution_id = gpu_process.in_new_process(self.launch)
+            else:
+                execution_id = self.launch()
+            state = self._state_of(execution_id)
+            if state == FAILED:
+                raise RuntimeError("its inputs could not be found in ML Metadata")
+        except (Exception, KeyboardInterrupt) as error:
+            # C code that is called back turns an interruption into an error of its own.
+            if isinstance(error, KeyboardInterrupt) or interruption.pending():
+                interruption.noticed()
+                state, run.error = STOPPED, KeyboardInterrupt()
+            else:
+                logging.exception("node %s failed", self._node_id)
+                run.error = run.error or NodeError(self._node_id, str(error) or type(error).__name__)
+            raise
+        finally:
+            seconds = time.monotonic() - begin
+            run.nodes[self._node_id] = NodeRun(state, seconds, execution_id)
+            run.observer.finished(self._node_id, state, seconds)
+
+    def launch(self) -> int | None:
+        """Drive, execute and publish the node; returns the execution's id, None when it was skipped."""
+        info = launcher.Launcher(
+            pipeline_node=self._pipeline_node,
+            mlmd_connection=MetadataInTurn(self._mlmd_connection_config),
+            pipeline_info=self._pipeline_info,
+            pipeline_runtime_spec=self._pipeline_runtime_spec,
+            executor_spec=self._executor_spec,
+            platform_config=self._extract_platform_config(self._deployment_config, self._node_id),
+            custom_driver_spec=self._custom_driver_spec,
+        ).launch()
+        return info.execution_id if info else None
+
+    def _state_of(self, execution_id: int | None) -> str:
+        if execution_id is None:
+            return SKIPPED
+        with MetadataInTurn(self._mlmd_connection_config) as handle:
+            (execution,) = handle.store.get_executions_by_id([execution_id])
+        return _STATES[execution.last_known_state]
+
+
+class _Runner(BeamDagRunner):
+    """BeamDagRunner with observed nodes and a run id that is known before it starts."""
+
+    _PIPELINE_NODE_DO_FN_CLS = _Node
+
+    def __new__(cls, run_id: str) -> _Runner:  # noqa: ARG004
+        return super().__new__(cls)
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self._run_id = run_id
+
+    def run_with_ir(
+        self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None
+    ) -> None:
+        """Run the compiled pipeline under the given id."""
+        assert _current is not None
+        _current.beside.arrange(pipeline.nodes)
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
+        )
+        super().run_with_ir(pipeline, run_options)

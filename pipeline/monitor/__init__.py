@@ -1,0 +1,1 @@
+"""Compares what a server was asked with what the model was trained on."""

@@ -1,0 +1,280 @@
+"""Do requests still look like what the model was trained on? A server's log beside the data of a run.
+
+Compared are the facts of the images (see components/data_gate/facts.py) and the predicted classes with
+those of the training split, and the model's confidence with its confidence on the test split. As at the
+DataGate, a distance counts only as far as chance does not explain it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data_gate.checks import median
+from components.shared import classifier, distance, image_facts
+from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
+from components.shared.examples import read_split
+from pipeline.history import records
+from pipeline.history.records import EXAMPLE_GEN, PUSHER, TRAINER, Run
+from serving import request_reader
+from trainer import features
+
+DATA_GATE = "DataGate"
+CLASSES, CONFIDENCE = "predicted_classes", "confidence"
+_SAVED_MODEL = "Format-Serving"  # below TFX's model artifact
+
+
+class MonitorError(ValueError):
+    """Nothing to compare, or nothing to compare it with: one line for a person."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Distances, beyond what chance explains, that are drift."""
+
+    images: float = 0.1
+    classes: float = 0.1
+    confidence: float = 0.1
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run's model was trained on, and how sure of itself it is.
+
+    Attributes:
+        run: the run's id.
+        model: name of the model.
+        version: that it became.
+        size: height and width of its images, in pixels.
+        histograms: counts in facts.BINS bins: of each image fact, and of CONFIDENCE.
+        classes: how many of each class, [C].
+    """
+
+    run: str
+    model: str
+    version: int
+    size: tuple[int, int]
+    histograms: Mapping[str, NDArray[np.int64]]
+    classes: NDArray[np.int64]
+
+
+@dataclass
+class Observed:
+    """What requests were like.
+
+    Attributes:
+        requests: how many were looked at.
+        images: how many images these held.
+        elsewhere: requests to other versions or models, which were left out.
+        damage: what could not be read.
+        histograms: as Expected's.
+        classes: how many of each predicted class, [C].
+    """
+
+    histograms: dict[str, NDArray[np.int64]]
+    classes: NDArray[np.int64]
+    requests: int = 0
+    images: int = 0
+    elsewhere: int = 0
+    damage: request_reader.Damage = field(default_factory=request_reader.Damage)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One fact of the requests beside that of the training.
+
+    Attributes:
+        fact: its name.
+        trained: median, or the share of the class that is furthest apart.
+        requested: likewise.
+        about: the class that these two are about; None for medians.
+        distance: L-infinity between the two distributions, 0 … 1.
+        chance: as much of it as chance explains.
+        limit: how much more is drift.
+    """
+
+    fact: str
+    trained: float
+    requested: float
+    about: int | None
+    distance: float
+    chance: float
+    limit: float
+
+    @property
+    def drifted(self) -> bool:
+        """Whether this is drift."""
+        return self.distance - self.chance > self.limit
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All comparisons, of what with what."""
+
+    expected: Expected
+    observed: Observed
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def drifted(self) -> bool:
+        """Whether anything drifted."""
+        return any(comparison.drifted for comparison in self.comparisons)
+
+    def as_json(self) -> dict[str, Any]:
+        """For json.dumps."""
+        return {
+            "drift": self.drifted,
+            "run": self.expected.run,
+            "model": self.expected.model,
+            "version": self.expected.version,
+            "requests": self.observed.requests,
+            "images": self.observed.images,
+            "requests_elsewhere": self.observed.elsewhere,
+            "damaged_files": self.observed.damage.files,
+            "damaged_records": self.observed.damage.records,
+            "facts": [asdict(each) | {"drift": each.drifted} for each in self.comparisons],
+        }
+
+
+def find_run(past: records.History, name: str | None) -> Run:
+    """The run of a name, or the newest one that pushed a model.
+
+    Raises:
+        MonitorError: where no run pushed one.
+        history.HistoryError: where there is no such run.
+    """
+    if name is not None:
+        return past.find(name)
+    for run in past.runs():
+        if run.pushed_version:
+            return run
+    raise MonitorError("no run has pushed a model: name one with --run")
+
+
+def expected(run: Run) -> Expected:
+    """Statistics of a run, from its artifacts; its model is asked about the test split.
+
+    Raises:
+        MonitorError: where the run pushed nothing, or an artifact is gone.
+    """
+    if not run.pushed_version:
+        raise MonitorError(f"run {run.id} pushed no model: its verdict is {run.verdict!r}")
+    facts_file = _folder(run, DATA_GATE, "blessing") / FACTS_FILE
+    model = _folder(run, TRAINER, "model") / _SAVED_MODEL
+    examples = _folder(run, EXAMPLE_GEN, "examples") / f"Split-{features.TEST}"
+    for path in (facts_file, model, examples):
+        if not path.exists():
+            raise MonitorError(f"run {run.id}: {path} is gone")
+    try:
+        train = DatasetFacts.from_json(facts_file.read_text()).splits[features.TRAIN]
+    except (FactsError, KeyError) as error:
+        raise MonitorError(f"{facts_file}: {error}") from None
+    size = classifier.image_size(model)
+    classify = classifier.load(model)
+    confidence = np.zeros(image_facts.BINS, np.int64)
+    for images, _, _ in read_split(str(examples), *size):
+        confidence += image_facts.unit_histogram(classify(images)[1].max(axis=1))
+    return Expected(
+        run=run.id,
+        model=_property(run, PUSHER, "pushed_model", "pushed_destination").parent.name,
+        version=int(run.pushed_version),
+        size=size,
+        histograms={name: np.array(train.images[name]) for name in image_facts.IMAGE_FACTS}
+        | {CONFIDENCE: confidence},
+        classes=np.array(train.labels),
+    )
+
+
+def observe(folder: Path, expected: Expected, any_version: bool = False) -> Observed:
+    """Statistics of the requests in a log.
+
+    Args:
+        folder: what `mnist serve --log-requests` wrote.
+        expected: of the model that these should be for; requests to others are counted and left out.
+        any_version: take requests to other versions of the model too.
+
+    Raises:
+        MonitorError: where there is no log, or no request for the model in it.
+    """
+    files = request_reader.find_files(folder)
+    if not files:
+        raise MonitorError(
+            f"{folder}: no request log (*{request_reader.SUFFIX}) in this folder; a server completes a "
+            "file after five minutes, and at its end"
+        )
+    seen = Observed(
+        {name: np.zeros(image_facts.BINS, np.int64) for name in (*image_facts.IMAGE_FACTS, CONFIDENCE)},
+        np.zeros(len(expected.classes), np.int64),
+    )
+    for request in request_reader.read(files, expected.size, seen.damage):
+        if request.model == expected.model and (any_version or request.version == expected.version):
+            _add(seen, request)
+        else:
+            seen.elsewhere += 1
+    if not seen.requests:
+        raise MonitorError(
+            f"{folder}: no request to version {expected.version} of model {expected.model!r}; "
+            f"{seen.elsewhere} to others"
+            + (": --any-version takes other versions too" if seen.elsewhere else "")
+        )
+    return seen
+
+
+def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
+    """Every fact of the requests beside that of the training; a fact that no request has is left out."""
+    found = []
+    for fact, histogram in expected.histograms.items():
+        seen = observed.histograms[fact]
+        if seen.sum():
+            apart = distance.of_histograms(histogram, seen)
+            limit = limits.confidence if fact == CONFIDENCE else limits.images
+            found.append(
+                Comparison(fact, median(histogram), median(seen), None, apart.value, apart.noise, limit)
+            )
+    if observed.classes.sum():
+        apart, worst = distance.of_labels(expected.classes, observed.classes)
+        found.append(
+            Comparison(
+                CLASSES,
+                float(expected.classes[worst] / expected.classes.sum()),
+                float(observed.classes[worst] / observed.classes.sum()),
+                worst,
+                apart.value,
+                apart.noise,
+                limits.classes,
+            )
+        )
+    return Findings(expected, observed, tuple(found))
+
+
+def _add(seen: Observed, request: request_reader.Request) -> None:
+    seen.requests += 1
+    if request.images is not None:
+        seen.images += len(request.images)
+        for name, histogram in image_facts.image_histograms(request.images).items():
+            seen.histograms[name] += histogram
+    if request.confidence is not None:
+        seen.histograms[CONFIDENCE] += image_facts.unit_histogram(request.confidence)
+    if request.classes is not None:
+        seen.classes += np.bincount(request.classes, minlength=len(seen.classes))[: len(seen.classes)]
+
+
+def _folder(run: Run, node: str, key: str) -> Path:
+    found = run.node(node)
+    artifact = found.output(key) if found else None
+    if artifact is None:
+        raise MonitorError(f"run {run.id} has no {key} of {node}")
+    return Path(artifact.uri)
+
+
+def _property(run: Run, node: str, key: str, name: str) -> Path:
+    found = run.node(node)
+    artifact = found.output(key) if found else None
+    if artifact is None or name not in artifact.properties:
+        raise MonitorError(f"run {run.id} has no {name} of {node}")
+    return Path(artifact.properties[name])

@@ -1,0 +1,185 @@
+"""The gates: each one on arrays that fail it and on arrays that pass it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from components.evaluator import gates
+from components.evaluator.gates import Answers, Thresholds
+from components.shared import verdict
+from components.shared.verdict import Gate, Measure, Robustness, Verdict, VerdictError
+
+OPEN = Thresholds(
+    accuracy=0.0,
+    class_accuracy=0.0,
+    class_examples=0,
+    calibration_error=1.0,
+    accuracy_drop=1.0,
+    class_accuracy_drop=1.0,
+)
+# Class 0: 3 of 4 right; class 1: 1 of 2; class 2: all 4. Overall 8 of 10.
+LABELS = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
+SAID = [0, 0, 0, 2, 1, 0, 2, 2, 2, 2]
+
+
+def answers(
+    said: list[int], labels: list[int] = LABELS, confidence: float = 0.9, classes: int = 3
+) -> Answers:
+    probabilities = np.full((len(said), classes), (1 - confidence) / (classes - 1), np.float32)
+    probabilities[np.arange(len(said)), said] = confidence
+    return Answers(np.array(labels), probabilities)
+
+
+def failing(thresholds: Thresholds, *more: object, of: Answers | None = None) -> list[tuple[str, str]]:
+    judged = gates.judge(thresholds, of or answers(SAID), *more)  # type: ignore[arg-type]
+    return [(gate.name, gate.where) for gate in judged if not gate.passed]
+
+
+def closed(**changes: float) -> Thresholds:
+    return dataclasses.replace(OPEN, **changes)
+
+
+@pytest.mark.parametrize(
+    ("passes", "fails", "where"),
+    [
+        (closed(accuracy=0.8), closed(accuracy=0.81), ["overall"]),
+        (closed(class_accuracy=0.5), closed(class_accuracy=0.75), ["class 1"]),
+        (closed(class_accuracy=0.5), closed(class_accuracy=0.76), ["class 0", "class 1"]),
+        (closed(class_examples=2), closed(class_examples=3), ["class 1"]),
+        # All answers were given with 0.9, and 0.8 of them are right.
+        (closed(calibration_error=0.101), closed(calibration_error=0.099), ["overall"]),
+    ],
+)
+def test_a_gate_passes_at_its_threshold_and_fails_beyond(
+    passes: Thresholds, fails: Thresholds, where: list[str]
+) -> None:
+    assert failing(passes) == []
+    (name,) = {name for name, _ in failing(fails)}
+    assert getattr(fails, name) != getattr(OPEN, name)
+    assert [place for _, place in failing(fails)] == where
+
+
+def test_against_the_baseline_overall_and_by_class() -> None:
+    baseline = gates.compare("7", "f" * 64, answers([0, 0, 0, 0, 1, 0, 2, 2, 2, 2]), answers(SAID))
+    assert baseline.accuracy.value == pytest.approx(0.9)
+    assert baseline.accuracy_drop.value == pytest.approx(0.1)
+    assert {c: drop.value for c, drop in baseline.class_accuracy_drop.items()} == {0: 0.25, 1: 0, 2: 0}
+    assert failing(closed(accuracy_drop=0.1), baseline) == []
+    assert failing(closed(accuracy_drop=0.09), baseline) == [("accuracy_drop", "overall")]
+    assert failing(closed(class_accuracy_drop=0.25), baseline) == []
+    assert failing(closed(class_accuracy_drop=0.24), baseline) == [("class_accuracy_drop", "class 0")]
+    # A better one loses nothing, and without a baseline there is no such gate.
+    better = gates.compare("7", "f" * 64, answers([2] * 10), answers(SAID))
+    assert failing(closed(accuracy_drop=0, class_accuracy_drop=0), better) == []
+    assert "accuracy_drop" not in {gate.name for gate in gates.judge(OPEN, answers(SAID))}
+
+
+def test_robustness_is_gated_where_a_threshold_is_set() -> None:
+    parts = tuple(
+        Robustness(name, severity, Measure(value, 0.0, 1.0, 100))
+        for name, values in {"shifted": (0.9, 0.7), "noisy": (0.9, 0.5)}.items()
+        for severity, value in enumerate(values, 1)
+    )
+    assert failing(OPEN, None, parts) == []
+    assert "robustness" not in {gate.name for gate in gates.judge(OPEN, answers(SAID), None, parts)}
+    assert failing(closed(robustness=0.7), None, parts) == []
+    assert failing(closed(robustness=0.75), None, parts) == [("robustness", "noisy")]
+
+
+def test_a_class_with_too_few_examples_is_told_as_that_alone() -> None:
+    judged = gates.judge(closed(class_examples=4, class_accuracy=0.75), answers(SAID))
+    of_class_1 = [gate for gate in judged if gate.where == "class 1"]
+    assert [(gate.name, gate.value, gate.passed) for gate in of_class_1] == [("class_examples", 2, False)]
+    missing = answers([0, 1], [0, 1])  # there are none of class 2
+    assert failing(closed(class_examples=1), of=missing) == [("class_examples", "class 2")]
+    assert failing(OPEN, of=missing) == []
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=50))
+def test_a_drop_lies_in_its_interval_and_turns_with_the_sides(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = np.array(pairs).T
+    forth, back = gates.drop(before, after), gates.drop(after, before)
+    assert -1 <= forth.low <= forth.value <= forth.high <= 1
+    assert (forth.value, forth.low, forth.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        before, after = generator.random((2, 500)) < np.array([[0.95], [0.93]])
+        measure = gates.drop(before, after)
+        covered += measure.low <= 0.02 <= measure.high
+    assert binomtest(covered, 400, 0.95).pvalue > 0.001
+
+
+def test_calibration_sees_honest_and_boastful_probabilities() -> None:
+    generator = np.random.default_rng(2)
+    labels = generator.integers(3, size=4000)
+    right = generator.random(4000) < 0.8
+    said = np.where(right, labels, (labels + 1) % 3).tolist()
+    honest = gates.calibration(answers(said, labels.tolist(), confidence=0.8))
+    boastful = gates.calibration(answers(said, labels.tolist(), confidence=0.99))
+    assert honest.value < 0.02
+    assert boastful.value == pytest.approx(0.19, abs=0.02)
+    assert boastful.low <= boastful.value <= boastful.high
+    assert boastful.high - boastful.low == pytest.approx(4 * np.sqrt(0.16 / 4000), rel=0.2)
+
+
+@pytest.fixture
+def judged() -> Verdict:
+    candidate = answers(SAID)
+    baseline = gates.compare("7", "f" * 64, answers([2] * 10), candidate)
+    return Verdict(
+        model="0" * 64,
+        split="test",
+        accuracy=gates.accuracy(candidate.right),
+        class_accuracy=gates.class_accuracy(candidate),
+        calibration_error=gates.calibration(candidate),
+        log_loss=candidate.log_loss,
+        confusion=candidate.confusion.tolist(),
+        gates=gates.judge(closed(accuracy=0.9), candidate, baseline),
+        baseline=baseline,
+        robustness=(Robustness("noisy", 1, Measure(0.5, 0.4, 0.6, 10)),),
+    )
+
+
+def test_a_verdict_comes_back_as_it_was(judged: Verdict) -> None:
+    assert verdict.from_json(judged.to_json()) == judged
+    alone = dataclasses.replace(judged, baseline=None, no_baseline="none", gates=(), robustness=())
+    assert verdict.from_json(alone.to_json()) == alone
+    assert not judged.blessed
+    assert alone.blessed
+    assert [gate.name for gate in judged.failed] == ["accuracy"]
+    assert judged.weakest_class == 1
+
+
+def test_a_verdict_that_contradicts_its_gates_is_none(judged: Verdict) -> None:
+    with pytest.raises(VerdictError, match="its gates say otherwise"):
+        verdict.from_json(judged.to_json().replace('"blessed": false', '"blessed": true'))
+    with pytest.raises(VerdictError, match="another format"):
+        verdict.from_json(judged.to_json().replace('"format": 1', '"format": 2'))
+
+
+@settings(max_examples=40)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_anything_else_is_no_verdict(content: object) -> None:
+    with pytest.raises(VerdictError):
+        verdict.from_json(json.dumps(content))
+
+
+def test_a_gate_tells_its_numbers() -> None:
+    (gate, *_) = gates.judge(closed(accuracy=0.9), answers(SAID))
+    assert gate == Gate("accuracy", "overall", "accuracy", 0.8, "at least", 0.9, False, gate.interval, 10)
+    assert gate.interval == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson's, for 8 of 10

@@ -1,0 +1,393 @@
+"""ReportGen: figures against other libraries' own, and the page in a real browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow_data_validation as tfdv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import binomtest
+from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+
+from components.artifacts import DataBlessing, Images, Report
+from components.image_example_gen.executor import hashed
+from components.image_example_gen.shards import write_shard
+from components.image_example_gen.sources import idx
+from components.report_gen import page
+from components.report_gen.executor import REPORT_FILE, SUMMARY_FILE, Executor
+from components.shared import chart, measures
+from pipeline.schema import schema_text
+from tests.conftest import TINY_TEST, TINY_TRAIN
+from tests.unit.components.nearest import Nearest
+from trainer import features, recipes
+
+CHROMIUM = shutil.which("chromium")
+SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
+HISTORY = {"loss": [1.2, 0.4, 0.3], "accuracy": [0.5, 0.8, 0.9], "val_loss": [0.5], "val_accuracy": [0.8]}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> dict[str, Artifact]:
+    """The artifacts of a run on the tiny data set, each made by what makes it in a pipeline."""
+    root = tmp_path_factory.mktemp("artifacts")
+    made: dict[str, Artifact] = {
+        "dataset": Images(),
+        "examples": standard_artifacts.Examples(),
+        "statistics": standard_artifacts.ExampleStatistics(),
+        "anomalies": standard_artifacts.ExampleAnomalies(),
+        "data_blessing": DataBlessing(),
+        "model": standard_artifacts.Model(),
+        "model_run": standard_artifacts.ModelRun(),
+        "evaluation": standard_artifacts.ModelEvaluation(),
+        "model_blessing": standard_artifacts.ModelBlessing(),
+        "infra_blessing": standard_artifacts.InfraBlessing(),
+        "pushed_model": standard_artifacts.PushedModel(),
+    }
+    for name, artifact in made.items():
+        artifact.uri = str(root / name)
+    made["dataset"].uri = str(tiny_mnist_dir)
+    files = idx.find_files(tiny_mnist_dir)
+    train = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    test = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    split_up = {
+        features.TRAIN: (train[0][:550], train[1][:550]),
+        features.VALIDATION: (train[0][550:], train[1][550:]),
+        features.TEST: test,
+    }
+    for name in ("examples", "statistics", "anomalies"):
+        made[name].split_names = artifact_utils.encode_split_names(list(SPLITS))
+    examples = made["examples"]
+    for key, value in {"height": 28, "width": 28, "num_classes": 10}.items():
+        examples.set_int_custom_property(key, value)
+    examples.set_string_custom_property("fingerprint", idx.inspect(tiny_mnist_dir).fingerprint)
+    schema = tfdv.load_schema_text(_written(root / "schema.pbtxt", schema_text(10)))
+    for split, (images, labels) in split_up.items():
+        folder = artifact_utils.get_split_uri([examples], split)
+        write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)], images.__getitem__)
+        examples.set_int_custom_property(f"{split}_examples", len(labels))
+        statistics = tfdv.generate_statistics_from_dataframe(
+            pd.DataFrame({features.LABEL: labels.astype(np.int64)}), tfdv.StatsOptions(schema=schema)
+        )
+        _written(
+            Path(artifact_utils.get_split_uri([made["statistics"]], split), "FeatureStats.pb"),
+            statistics.SerializeToString(),
+        )
+        _written(
+            Path(artifact_utils.get_split_uri([made["anomalies"]], split), "SchemaDiff.pb"),
+            anomalies_pb2.Anomalies().SerializeToString(),
+        )
+    Nearest(*train).save(root / "model" / "Format-Serving")
+    training = {
+        "steps": 60,
+        "train_examples": 550,
+        "validation_examples": 50,
+        "train_seconds": 1.5,
+        "images_per_s": 5000.0,
+        "precision": "float32",
+        "validation_accuracy": 0.8,
+        "history": HISTORY,
+        "params": dataclasses.asdict(recipes.resolve("fast")),
+        "weights_sha256": "0" * 64,
+    }
+    _written(root / "model_run" / "metrics.json", json.dumps(training))
+    return made
+
+
+def _written(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(inputs: dict[str, Artifact], tmp_path: Path) -> Make:
+    """Write a report about a model that was pushed, or refused, and give its folder."""
+
+    def report(blessed: bool = True, servable: bool = True, reason: str = "answers as it should") -> Path:
+        inputs["model_blessing"].set_int_custom_property("blessed", int(blessed))
+        inputs["infra_blessing"].set_int_custom_property("blessed", int(servable))
+        inputs["infra_blessing"].set_string_custom_property("reason", reason)
+        inputs["pushed_model"].set_int_custom_property("pushed", int(blessed and servable))
+        inputs["pushed_model"].set_string_custom_property("pushed_version", "1795437307")
+        output = Report()
+        output.uri = str(tmp_path / "report")
+        Executor().Do(
+            {name: [artifact] for name, artifact in inputs.items()},
+            {"report": [output]},
+            {"model_name": "mnist", "recipe": "fast"},
+        )
+        return tmp_path / "report"
+
+    return report
+
+
+@pytest.fixture
+def answers(tiny_mnist_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """True labels [N] and the model's probabilities [N, C], computed here."""
+    files = idx.find_files(tiny_mnist_dir)
+    images, labels = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    train = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    model = Nearest(*train)
+    return labels.astype(np.int64), model.pixels(images)[features.PROBABILITIES].numpy()
+
+
+def test_the_summary_holds_the_model_s_own_figures(
+    make: Make, answers: tuple[np.ndarray, np.ndarray]
+) -> None:
+    labels, probabilities = answers
+    summary = json.loads((make() / SUMMARY_FILE).read_text())
+    assert summary["accuracy"] == pytest.approx(
+        sklearn_metrics.accuracy_score(labels, probabilities.argmax(1))
+    )
+    assert summary["log_loss"] == pytest.approx(
+        -np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4
+    )
+    assert summary["errors"] == (labels != probabilities.argmax(1)).sum() > 0
+    recalls = sklearn_metrics.recall_score(labels, probabilities.argmax(1), average=None)
+    assert list(summary["class_accuracy"].values()) == pytest.approx(list(recalls))
+    assert summary["pushed_version"] == "1795437307"
+
+
+def test_the_page_needs_nothing_but_itself_and_shows_every_mistake(
+    make: Make, answers: tuple[np.ndarray, np.ndarray]
+) -> None:
+    labels, probabilities = answers
+    html = (make() / REPORT_FILE).read_text()
+    assert len(html.encode()) < 3_000_000
+    assert not re.search(r"https?://|<script|<link|src=|@import", html)
+    assert re.findall(r"url\((\w+):", html) == ["data"]
+    wrong = np.flatnonzero(labels != probabilities.argmax(1))
+    of_label = probabilities[wrong, labels[wrong]]
+    expected = wrong[np.argsort(of_label, kind="stable")][:50]
+    assert [int(number) for number in re.findall(r"<small>#(\d+)</small>", html)] == expected.tolist()
+    assert "Blessed and pushed" in html
+    assert html.count("no anomaly") == 3
+    assert "DataGate" not in html
+
+
+def test_what_the_data_gate_let_pass_is_shown(inputs: dict[str, Artifact], make: Make) -> None:
+    file = Path(inputs["data_blessing"].uri, "data_gate.json")
+    anomaly = {"name": "test.leakage", "share": 0.02, "text": "4 of 200 images are in <train> too"}
+    _written(file, json.dumps({"allowed": [anomaly], "warnings": [], "compared_with": None}))
+    html = (make() / REPORT_FILE).read_text()
+    assert "<code>test.leakage</code>" in html
+    assert "4 of 200 images are in &lt;train&gt; too" in html
+    _written(file, json.dumps({"allowed": [], "warnings": [], "compared_with": "0123456789abcdef"}))
+    assert "no drift since the data <code>0123456789ab</code>" in (make() / REPORT_FILE).read_text()
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("blessed", "servable", "told"),
+    [(False, False, "below a gate"), (True, False, "rest: &lt;b&gt; is no tensor")],
+)
+def test_a_refused_model_has_its_page_too(make: Make, blessed: bool, servable: bool, told: str) -> None:
+    html = (make(blessed, servable, "rest: <b> is no tensor") / REPORT_FILE).read_text()
+    assert '<h1 class="bad">Refused</h1>' in html
+    assert told in html
+    assert "1795437307" not in html
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_s_interval_is_scipy_s(share: tuple[int, int]) -> None:
+    right, count = share
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    found = measures.wilson(right, count)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert found.low <= found.value <= found.high
+
+
+def test_no_example_says_nothing_about_a_share() -> None:
+    found = measures.wilson(0, 0)
+    assert np.isnan(found.value)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_confusion_is_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(pairs).T
+    found = measures.confusion(labels, predicted, 5)
+    assert found.tolist() == sklearn_metrics.confusion_matrix(labels, predicted, labels=range(5)).tolist()
+
+
+def test_reliability_is_scikit_learn_s() -> None:
+    generator = np.random.default_rng(0)
+    confidence = generator.random(500, np.float32)
+    right = generator.random(500) < confidence**2
+    bins = measures.reliability(confidence, right)
+    accuracies, confidences = calibration_curve(right, confidence, n_bins=10)
+    assert [part.accuracy.value for part in bins] == pytest.approx(list(accuracies))
+    assert [part.confidence for part in bins] == pytest.approx(list(confidences))
+    expected = (
+        sum(p.count * abs(a - c) for p, a, c in zip(bins, accuracies, confidences, strict=True)) / 500
+    )
+    assert measures.calibration_error(bins) == pytest.approx(expected)
+    assert measures.calibration_error(bins) > 0.1  # such a model is overconfident
+
+
+def a_chart(title: str = "Accuracy") -> str:
+    line = chart.Series("one", [(1, 0.5), (2, 0.9)], 2, whiskers=[(0.4, 0.6), (0.8, 1.0)])
+    axis = chart.Axis("epoch", 1, 2, whole=True)
+    return str(chart.draw(title, axis, chart.Axis("share", 0, 1, "{:.0%}".format), [line], diagonal=True))
+
+
+def test_a_chart_has_the_page_s_colours_and_font_alone() -> None:
+    svg = a_chart()
+    for variable in ("--ink", "--soft", "--rule", "--panel", "--series-2"):
+        assert f"var({variable})" in svg
+    assert not re.findall(r"(?:fill|stroke): #\w+", svg)
+    assert "font-family" not in svg
+    assert "<style" not in svg
+
+
+def test_a_chart_is_a_part_of_a_page_and_no_file() -> None:
+    svg = a_chart("Loss & <more>")
+    figure = ElementTree.fromstring(svg)
+    (drawing,) = figure.findall("svg")
+    assert drawing.attrib["aria-label"] == "Loss & <more>"
+    assert "width" not in drawing.attrib
+    assert "<metadata" not in svg
+    texts = {"".join(text.itertext()) for text in drawing.iter("text")}
+    assert {"epoch", "share", "1", "2", "0%", "100%"} <= texts
+    assert "1.5" not in texts  # there is no such epoch
+
+
+def test_a_chart_is_the_same_each_time_and_two_of_a_page_share_no_id() -> None:
+    assert a_chart() == a_chart()
+    one, other = (set(re.findall(r'\bid="([^"]+)"', a_chart(title))) for title in ("one", "other"))
+    assert one
+    assert not one & other
+
+
+def test_a_value_measured_once_stands_at_the_last_epoch() -> None:
+    assert page.by_epoch([0.5], 3) == [(3.0, 0.5)]
+    assert page.by_epoch([1.2, 0.4, 0.3], 3) == [(1.0, 1.2), (2.0, 0.4), (3.0, 0.3)]
+    loss, accuracy = page.training_curves(HISTORY)
+    assert "validation" in loss
+    assert "validation" in accuracy
+    assert page.training_curves({}) == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine's PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+CONTRAST = """
+() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (colour) => {
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
+      .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return ["h1", ".aside", "section small", ".plain td", ".mistakes .bad", ".mistakes .good"].map((name) => {
+    const element = document.querySelector(name);
+    let behind = element;
+    while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+    const a = light(getComputedStyle(element).color), b = light(getComputedStyle(behind).backgroundColor);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  });
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1180])
+def test_the_page_in_a_browser(browser: Any, make: Make, scheme: Any, width: int) -> None:
+    view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("request", lambda request: said.append(request.url) if request.url[:4] == "http" else None)
+    view.goto((make() / REPORT_FILE).as_uri())
+    assert said == []
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert min(view.evaluate(CONTRAST)) >= 4.5
+    # The ink of a digit is as dark, or as light, as the text, on the page's own ground.
+    shot = view.locator(".mistakes .digit").first.screenshot()
+    grey = np.asarray(Image.open(io.BytesIO(shot)).convert("L")).astype(int)
+    assert np.ptp(grey) > 150
+    assert (np.median(grey) > 128) == (scheme == "light")
+    assert view.locator(".mistakes li").count() > 10
+    assert view.locator(".chart svg").count() == 3
+    view.close()
+
+
+def test_it_prints(browser: Any, make: Make) -> None:
+    view = browser.new_page()
+    view.goto((make() / REPORT_FILE).as_uri())
+    view.emulate_media(media="print", color_scheme="dark")
+    assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    pdf = view.pdf()
+    assert pdf.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 12
+    view.close()
+
+
+def test_the_verdict_s_gates_baseline_and_robustness_are_on_the_page(
+    make: Make, inputs: dict[str, Artifact]
+) -> None:
+    share = {"value": 0.875, "low": 0.8, "high": 0.92, "examples": 100}
+    verdict = {
+        "accuracy": share,
+        "gates": [
+            {
+                "name": "class_accuracy_drop",
+                "where": "class 3",
+                "metric": "accuracy lost against the baseline",
+                "value": 0.0625,
+                "bound": "at most",
+                "threshold": 0.02,
+                "passed": False,
+                "interval": [0.01, 0.11],
+                "examples": 16,
+            }
+        ],
+        "baseline": {"class_accuracy": {"3": share}},
+        "robustness": [
+            {"corruption": name, "severity": severity, "accuracy": share}
+            for name in ("noisy", "thinner")
+            for severity in (1, 2)
+        ],
+    }
+    file = Path(inputs["evaluation"].uri, "verdict.json")
+    _written(file, json.dumps(verdict))
+    try:
+        html = (make(blessed=False) / REPORT_FILE).read_text()
+    finally:
+        file.unlink()
+    assert "accuracy lost against the baseline" in html
+    assert "at most 0.02" in html
+    assert html.count("in production</th>") == 1
+    assert page.percent(0.875) in html
+    assert html.count('aria-label="Noisy"') == html.count('aria-label="Thinner"') == 1

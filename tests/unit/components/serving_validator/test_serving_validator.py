@@ -1,0 +1,299 @@
+"""ServingValidator: a real server answers with a candidate, or the candidate is not blessed."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tfx.proto import pusher_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components.image_example_gen.sources import idx
+from components.pusher.executor import Executor as Pusher
+from components.serving_validator import executor, tied
+from components.serving_validator.executor import Executor
+from trainer import features, warmup
+
+CLASSES = 10
+
+
+class Candidate(tf.Module):
+    """A network of one layer with the three signatures; each can be made to fail in its own way."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self._weights = tf.Variable(np.random.default_rng(0).normal(size=(784, CLASSES)).astype(np.float32))
+        self._fault = fault
+
+    def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = tf.cast(tf.reshape(pixels, [-1, 784]), tf.float32) / 255 @ self._weights
+        if self._fault == "random":
+            logits += tf.random.uniform(tf.shape(logits))
+        outputs = {features.CLASSES: tf.argmax(logits, 1), features.PROBABILITIES: tf.nn.softmax(logits)}
+        if self._fault == "no probabilities":
+            del outputs[features.PROBABILITIES]
+        return outputs
+
+    def _pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answer(image)
+
+    def _files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        decode = tf.io.decode_bmp if self._fault == "wrong decoder" else tf.io.decode_png
+        return self._answer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8))
+
+    def _examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
+        return self._answer(tf.io.decode_raw(tf.io.parse_example(examples, spec)[features.IMAGE], tf.uint8))
+
+    def save(self, folder: Path) -> None:
+        strings = {"shape": [None], "dtype": tf.string}
+        specs = {
+            features.SIGNATURE_PIXELS: (
+                self._pixels,
+                tf.TensorSpec([None, 28, 28], tf.uint8, features.IMAGE),
+            ),
+            features.SIGNATURE_IMAGE_BYTES: (
+                self._files,
+                tf.TensorSpec(**strings, name=features.IMAGE_BYTES),
+            ),
+            features.SIGNATURE_EXAMPLES: (self._examples, tf.TensorSpec(**strings, name=features.EXAMPLES)),
+        }
+        if self._fault == "no pixels":
+            del specs[features.SIGNATURE_PIXELS]
+        tf.saved_model.save(
+            self,
+            str(folder),
+            signatures={
+                name: tf.function(function).get_concrete_function(spec)
+                for name, (function, spec) in specs.items()
+            },
+        )
+        warmup.write(str(folder), 28, 28)
+
+
+@pytest.fixture(scope="session")
+def examples(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> standard_artifacts.Examples:
+    """The first 40 test digits as ImageExampleGen writes them."""
+    artifact = standard_artifacts.Examples()
+    artifact.uri = str(tmp_path_factory.mktemp("examples"))
+    artifact.split_names = '["test"]'
+    folder = Path(artifact.uri) / "Split-test"
+    folder.mkdir()
+    images = next(idx.read_images(tiny_mnist_dir / "t10k-images-idx3-ubyte", 40))
+    with tf.io.TFRecordWriter(str(folder / "data-00000-of-00001.gz"), "GZIP") as writer:
+        for image in images:
+            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()]))
+            example = tf.train.Example(features=tf.train.Features(feature={features.IMAGE: feature}))
+            writer.write(example.SerializeToString())
+    return artifact
+
+
+@pytest.fixture
+def validate(
+    examples: standard_artifacts.Examples, tmp_path: Path
+) -> Callable[..., standard_artifacts.InfraBlessing]:
+    """Validates the model below tmp_path/model."""
+
+    def run(**properties: object) -> standard_artifacts.InfraBlessing:
+        blessing = standard_artifacts.InfraBlessing()
+        blessing.uri = str(tmp_path / "infra_blessing")
+        Executor().Do(
+            {"model": [model_artifact(tmp_path)], "examples": [examples]},
+            {"blessing": [blessing]},
+            {"split": "test", "num_examples": 20, "latency_budget_ms": 5_000.0, "server_binary": ""}
+            | properties,
+        )
+        return blessing
+
+    return run
+
+
+def model_artifact(tmp_path: Path) -> standard_artifacts.Model:
+    model = standard_artifacts.Model()
+    model.uri = str(tmp_path / "model")
+    return model
+
+
+def model_blessing(blessed: bool) -> standard_artifacts.ModelBlessing:
+    blessing = standard_artifacts.ModelBlessing()
+    blessing.set_int_custom_property("blessed", int(blessed))
+    return blessing
+
+
+def model_dir(tmp_path: Path) -> Path:
+    return tmp_path / "model" / "Format-Serving"
+
+
+def reason(blessing: standard_artifacts.InfraBlessing) -> str:
+    """The reason of a refusal, found alike in the property and the report."""
+    report = json.loads((Path(blessing.uri) / executor.REPORT_FILE).read_text())
+    assert blessing.get_int_custom_property("blessed") == int(report["blessed"]) == 0
+    assert (Path(blessing.uri) / executor.NOT_BLESSED_FILE).exists()
+    assert not (Path(blessing.uri) / executor.BLESSED_FILE).exists()
+    text = blessing.get_string_custom_property(executor.REASON_PROPERTY)
+    assert text == report["reason"]
+    assert "\n" not in text
+    return text
+
+
+def is_pushed(tmp_path: Path, blessing: standard_artifacts.InfraBlessing) -> bool:
+    """Whether Pusher takes a model with this InfraBlessing."""
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(tmp_path / "pushed")
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "served"))
+    )
+    Pusher().Do(
+        {
+            "model": [model_artifact(tmp_path)],
+            "model_blessing": [model_blessing(True)],
+            "infra_blessing": [blessing],
+        },
+        {"pushed_model": [pushed]},
+        {"push_destination": proto_utils.proto_to_json(destination)},
+    )
+    versions = [path for path in (tmp_path / "served").glob("*") if path.name.isdigit()]
+    assert bool(versions) == bool(pushed.get_int_custom_property("pushed"))
+    return bool(versions)
+
+
+def test_a_good_model_is_blessed_and_pushed(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    blessing = validate()
+    report = json.loads((Path(blessing.uri) / executor.REPORT_FILE).read_text())
+    assert report["blessed"], report["reason"]
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert (Path(blessing.uri) / executor.BLESSED_FILE).exists()
+    assert report["examples"] == 20
+    assert report["warmup_requests"] == 6
+    assert set(report["latency_ms"]) == {"rest", "grpc"}
+    assert all(0 < taken < 5_000 for taken in report["latency_ms"].values())
+    assert is_pushed(tmp_path, blessing)
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("wrong decoder", "signature serving_default fails: .*image"),
+        ("no pixels", "signature pixels is missing; there are examples, serving_default"),
+        ("no probabilities", "has no output probabilities"),
+        ("random", "differs by .* from the model's own|classes are not the model's"),
+    ],
+)
+def test_a_broken_signature_is_named_and_the_model_is_not_pushed(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path, fault: str, why: str
+) -> None:
+    Candidate(fault).save(model_dir(tmp_path))
+    blessing = validate()
+    assert re.search(why, reason(blessing)), reason(blessing)
+    assert not is_pushed(tmp_path, blessing)
+
+
+def test_a_model_that_fails_its_own_warmup_is_refused(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    warmup.write(str(model_dir(tmp_path)), 27, 28)
+    assert "the server cannot load the model" in reason(validate())
+
+
+def test_warmup_requests_are_wanted(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    file = model_dir(tmp_path) / warmup.WARMUP_FILE
+    file.write_bytes(file.read_bytes()[:100])
+    assert "warm-up requests cannot be read" in reason(validate())
+    file.write_bytes(b"")
+    assert "no warm-up request is for signature examples" in reason(validate())
+    file.unlink()
+    assert "there are no warm-up requests" in reason(validate())
+
+
+def test_damaged_weights_are_refused(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    (data,) = (model_dir(tmp_path) / "variables").glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:200])
+    assert "the model does not load" in reason(validate())
+
+
+def test_a_slow_model_is_refused(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    assert "over the budget of 0.001 ms" in reason(validate(latency_budget_ms=0.001))
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_configured_server_is_started_as_tensorflow_serving_is(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    # The real binary is not to be had here: this one takes its flags, and serves by the project's server.
+    binary = script(
+        tmp_path / "tensorflow_model_server",
+        f"""#!{sys.executable}
+import argparse, os, sys
+parser = argparse.ArgumentParser()
+for flag in ("port", "rest_api_port", "model_name", "model_base_path"):
+    parser.add_argument("--" + flag, required=True)
+flags = parser.parse_args()
+open({str(tmp_path / "started")!r}, "w").close()
+os.execv(sys.executable, [
+    sys.executable, "-m", "serving", "--port", flags.port, "--rest-port", flags.rest_api_port,
+    "--model-name", flags.model_name, "--model-dir", flags.model_base_path,
+])
+""",
+    )
+    assert validate(server_binary=binary).get_int_custom_property("blessed") == 1
+    assert (tmp_path / "started").exists()
+
+
+def test_a_server_that_dies_is_told_with_its_last_words(
+    validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
+) -> None:
+    Candidate().save(model_dir(tmp_path))
+    binary = script(tmp_path / "server", "#!/bin/sh\necho some noise\necho no space left >&2\nexit 3\n")
+    assert reason(validate(server_binary=binary)) == "the server ended with code 3: no space left"
+
+
+def test_a_server_ends_with_the_run_that_started_it() -> None:
+    starts = f"""
+import subprocess, sys, time
+command = [sys.executable, "-IS", {tied.__file__!r}, "sleep", "60"]
+process = subprocess.Popen(command, start_new_session=True)
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        command = Path(f"/proc/{int(run.stdout.readline())}/cmdline")
+        wait_until(lambda: command.read_text().startswith("sleep"))
+        run.kill()
+    wait_until(lambda: not command.exists())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)

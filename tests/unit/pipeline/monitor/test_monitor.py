@@ -1,0 +1,236 @@
+"""`mnist monitor`: real digits through a real server are no drift; inverted ones or one digit alone are."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import model_pb2
+
+from components.image_example_gen.executor import hashed
+from components.image_example_gen.shards import write_shard
+from components.image_example_gen.sources import idx
+from components.shared import classifier, image_facts
+from components.shared.dataset_facts import FACTS_FILE, survey
+from pipeline.history import records
+from pipeline.monitor import drift, page
+from pipeline.monitor.drift import Expected, Limits, MonitorError
+from serving.client import Client
+from serving.inference import Prediction
+from serving.metrics import Metrics
+from serving.request_log import RequestLog, RequestLogConfig
+from tests.serving.model_server import running
+from tests.unit.pipeline import means_model
+from trainer import features
+
+VERSION = 1795444658
+Digits = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def digits(mnist_dir: Path) -> Digits:
+    """The first 2,000 test digits."""
+    images = next(idx.read_images(mnist_dir / "t10k-images-idx3-ubyte", 2000))
+    return images, next(idx.read_labels(mnist_dir / "t10k-labels-idx1-ubyte", 2000))
+
+
+@pytest.fixture(scope="module")
+def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> records.Run:
+    """A run that pushed, with the artifacts that its nodes leave."""
+    root = tmp_path_factory.mktemp("run")
+    train = next(idx.read_images(mnist_dir / "train-images-idx3-ubyte", 4000))
+    labels = next(idx.read_labels(mnist_dir / "train-labels-idx1-ubyte", 4000))
+    folders = {}
+    for split, data in (("train", (train, labels)), ("test", digits)):
+        folders[split] = str(root / "examples" / f"Split-{split}")
+        write_shard(folders[split], str(root / "staging"), 0, 1, [hashed(*data, 0)], data[0].__getitem__)
+    (root / "blessing").mkdir()
+    found = survey(folders, (28, 28), 10, "mnist", "")
+    (root / "blessing" / FACTS_FILE).write_text(found.to_json())
+    means_model.save(root / "model" / "Format-Serving", train, labels)
+    means_model.save(root / "serving" / "mnist" / str(VERSION), train, labels)
+    pushed = {
+        "pushed": 1,
+        "pushed_version": str(VERSION),
+        "pushed_destination": str(root / "serving" / "mnist" / str(VERSION)),
+    }
+    return records.Run(
+        "20261123-143554.172125",
+        datetime.now(),
+        (
+            node("ImageExampleGen", "examples", root),
+            node("DataGate", "blessing", root),
+            node("Trainer", "model", root),
+            node("Pusher", "pushed_model", root, pushed),
+        ),
+    )
+
+
+def node(name: str, key: str, root: Path, properties: dict[str, int | str] | None = None) -> records.Node:
+    artifact = records.Artifact(key, 1, "", str(root / key), properties or {})
+    return records.Node(name, 1, records.DONE, datetime.now(), 0.0, {}, (), (artifact,))
+
+
+def artifact(run: records.Run, name: str, key: str) -> Path:
+    found = run.node(name)
+    assert found
+    output = found.output(key)
+    assert output
+    return Path(output.uri)
+
+
+@pytest.fixture(scope="module")
+def expected(run: records.Run) -> Expected:
+    return drift.expected(run)
+
+
+Log = Callable[..., Path]
+
+
+@pytest.fixture
+def log(run: records.Run, tmp_path: Path) -> Log:
+    """Writes requests and the model's answers as the server writes them."""
+    classify = classifier.load(artifact(run, "Trainer", "model") / "Format-Serving")
+
+    def write(images: np.ndarray, form: str = features.IMAGE, version: int = VERSION) -> Path:
+        writer = RequestLog(RequestLogConfig(tmp_path), Metrics().log_count)
+        for first in range(0, len(images), 50):
+            some = images[first : first + 50]
+            classes, probabilities = classify(some)
+            spec = model_pb2.ModelSpec(name="mnist")
+            spec.version.value = version
+            outputs = {features.CLASSES: classes, features.PROBABILITIES: probabilities}
+            writer.predict({form: as_form(some, form)}, (), Prediction(spec, outputs))
+        writer.close()
+        return tmp_path
+
+    return write
+
+
+def as_form(images: np.ndarray, form: str) -> np.ndarray:
+    """The same images as the input of each signature."""
+    if form == features.IMAGE:
+        return images
+    return np.array(
+        [png(image) if form == features.IMAGE_BYTES else example(image) for image in images], object
+    )
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def example(image: np.ndarray) -> bytes:
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()]))
+    return tf.train.Example(features=tf.train.Features(feature={features.IMAGE: value})).SerializeToString()
+
+
+def judge(folder: Path, expected: Expected) -> tuple[set[str], drift.Findings]:
+    """The facts that drifted."""
+    found = drift.compare(expected, drift.observe(folder, expected), Limits())
+    return {each.fact for each in found.comparisons if each.drifted}, found
+
+
+def test_real_digits_through_a_real_server_are_no_drift(
+    run: records.Run, expected: Expected, digits: Digits, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    served = artifact(run, "Trainer", "model").parent / "serving" / "mnist"
+    with (
+        running(served, tmp_path, "--log-requests", str(logs)) as server,
+        Client("127.0.0.1", server.grpc_port, "grpc", model="mnist") as client,
+    ):
+        for first in range(0, 1000, 20):
+            client.predict({features.IMAGE: digits[0][first : first + 20]}, features.SIGNATURE_PIXELS)
+    drifted, found = judge(logs, expected)
+    assert drifted == set()
+    assert not found.drifted
+    assert (found.observed.requests, found.observed.images) == (50, 1000)
+    classes, probabilities = classifier.load(served / str(VERSION))(digits[0][:1000])
+    assert found.observed.classes.tolist() == np.bincount(classes, minlength=10).tolist()
+    confidence = image_facts.unit_histogram(probabilities.max(axis=1))
+    np.testing.assert_array_equal(found.observed.histograms[drift.CONFIDENCE], confidence)
+
+
+@pytest.mark.parametrize("form", [features.IMAGE, features.IMAGE_BYTES, features.EXAMPLES])
+def test_every_signature_s_requests_are_read(
+    form: str, log: Log, expected: Expected, digits: Digits
+) -> None:
+    seen = drift.observe(log(digits[0][:120], form), expected)
+    assert (seen.requests, seen.images, seen.damage.records) == (3, 120, 0)
+    for name, histogram in image_facts.image_histograms(digits[0][:120]).items():
+        np.testing.assert_array_equal(seen.histograms[name], histogram)
+
+
+def test_inverted_images_are_drift(log: Log, expected: Expected, digits: Digits) -> None:
+    drifted, found = judge(log(255 - digits[0][:500]), expected)
+    assert drifted >= {image_facts.MEAN_INTENSITY, image_facts.INK_FRACTION, drift.CONFIDENCE}
+    assert found.drifted
+
+
+def test_only_sevens_are_drift(log: Log, expected: Expected, digits: Digits) -> None:
+    images, labels = digits
+    drifted, found = judge(log(images[labels == 7]), expected)
+    assert drift.CLASSES in drifted
+    assert {each.about for each in found.comparisons} == {None, 7}
+
+
+def test_a_few_requests_tell_nothing(log: Log, expected: Expected, digits: Digits) -> None:
+    assert judge(log(digits[0][:5]), expected)[0] == set()
+
+
+def test_the_page_and_the_json_say_what_was_found(log: Log, expected: Expected, digits: Digits) -> None:
+    _, found = judge(log(255 - digits[0][:200]), expected)
+    values = json.loads(json.dumps(found.as_json()))
+    assert values["drift"] is True
+    assert values["images"] == 200
+    assert {each["fact"] for each in values["facts"] if each["drift"]} >= {image_facts.MEAN_INTENSITY}
+    html = page.render(found)
+    assert '<h1 class="bad">Drift</h1>' in html
+    assert html.count('<figure class="chart">') == 5
+    assert "://" not in html
+    assert "<script" not in html
+
+
+def test_what_is_damaged_is_skipped_and_counted(log: Log, expected: Expected, digits: Digits) -> None:
+    folder = log(digits[0][:200])
+    (whole,) = folder.glob("*.tfrecord")
+    content = whole.read_bytes()
+    whole.write_bytes(content[:-10])
+    (folder / "empty.tfrecord").write_bytes(b"")
+    (folder / "unfinished.tfrecord.partial").write_bytes(content)
+    with tf.io.TFRecordWriter(str(folder / "other.tfrecord")) as writer:
+        writer.write(b"\xff no PredictionLog")
+    seen = drift.observe(folder, expected)
+    assert (seen.requests, seen.damage.files, seen.damage.records) == (3, 1, 1)
+
+
+def test_requests_to_another_version_are_left_out(log: Log, expected: Expected, digits: Digits) -> None:
+    folder = log(digits[0][:100], version=7)
+    with pytest.raises(MonitorError, match=f"no request to version {VERSION} .* --any-version"):
+        drift.observe(folder, expected)
+    assert drift.observe(folder, expected, any_version=True).images == 100
+    log(digits[0][:50])
+    seen = drift.observe(folder, expected)
+    assert (seen.images, seen.elsewhere) == (50, 2)
+
+
+def test_a_folder_without_logs_is_refused(tmp_path: Path, expected: Expected) -> None:
+    with pytest.raises(MonitorError, match="no request log"):
+        drift.observe(tmp_path, expected)
+
+
+def test_a_run_that_pushed_nothing_has_no_model_to_watch(run: records.Run) -> None:
+    with pytest.raises(MonitorError, match="pushed no model"):
+        drift.expected(records.Run(run.id, run.began, run.nodes[:-1]))
+    with pytest.raises(MonitorError, match="has no blessing of DataGate"):
+        drift.expected(records.Run(run.id, run.began, (*run.nodes[:1], *run.nodes[2:])))

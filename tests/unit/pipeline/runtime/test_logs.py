@@ -1,0 +1,38 @@
+"""Logs: what libraries write, from C++ too, is in the file and not on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import logs
+
+
+def test_noise_goes_to_the_file_and_our_words_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "run.log"
+    with logs.redirected(path) as terminal:
+        os.write(1, b"from C on 1\n")
+        os.write(2, b"from C on 2\n")
+        logging.getLogger("some.library").warning("from Python")
+        terminal.write("for a person\n")
+    print("after")  # noqa: T201
+    out, err = capfd.readouterr()
+    assert out == "for a person\nafter\n"
+    assert err == ""
+    text = path.read_text()
+    assert "from C on 1\nfrom C on 2\n" in text
+    assert "W some.library: from Python\n" in text
+
+
+def test_all_is_as_before_after_an_exception(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    handlers = logging.getLogger().handlers[:]
+    with pytest.raises(KeyboardInterrupt), logs.redirected(tmp_path / "log"):
+        raise KeyboardInterrupt
+    assert logging.getLogger().handlers == handlers
+    os.write(2, b"visible\n")
+    assert capfd.readouterr().err == "visible\n"
