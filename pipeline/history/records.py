@@ -21,7 +21,7 @@ SERVING_VALIDATOR, PUSHER, REPORT_GEN = "ServingValidator", "Pusher", "ReportGen
 ROLLBACK, ROLLED_BACK_TO = (
     "Rollback",
     "version",
-)  # a run of one node, and its setting: see pipeline/rollback.py
+)  # a run of one node, and its setting: see pipeline/history/rollback.py
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 
 DONE, CACHED, FAILED, RUNNING, INTERRUPTED = "done", "cached", "failed", "running", "interrupted"

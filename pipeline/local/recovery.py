@@ -108,7 +108,7 @@ def mend_in_new_process(pipeline: Pipeline) -> None:
         pipeline.pipeline_info.pipeline_name,
         pipeline.pipeline_info.pipeline_root,
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "pipeline.local.runner.recovery", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.local.recovery", *arguments])
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Do requests still look like what the model was trained on? A server's log beside the data of a run.
 
-Compared are the facts of the images (see components/data_gate/facts.py) and the predicted classes with
+Compared are the facts of the images (see components/shared/image_facts.py) and the predicted classes with
 those of the training split, and the model's confidence with its confidence on the test split. As at the
 DataGate, a distance counts only as far as chance does not explain it.
 """
