@@ -37,7 +37,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
         view.finished("Trainer", "failed", 12.34)
     assert stream.getvalue() == (
         "loading\n"
-        "Images           cached       0.0 s\n"
+        "Images             cached       0.0 s\n"
         "  step 50 of 200 · loss 0.500 · accuracy 0.8750 · 1,234 images/s\n"
         "Trainer            failed      12.3 s\n"
     )

@@ -20,7 +20,7 @@ def test_a_second_run_of_the_same_pipeline_is_refused(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, pathlib\nfrom pipeline import lock\n"
+            "import sys, pathlib\nfrom pipeline.local import lock\n"
             "with lock.exclusive(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n input()",
             str(tmp_path),
         ],
