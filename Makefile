@@ -11,7 +11,7 @@ IMAGE ?= mnist-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve test test-flink lint bench conformance image test-image lock clean help
+.PHONY: setup data run serve check test test-flink test-fresh lint bench conformance image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -28,12 +28,18 @@ run: $(READY)  ## the main job: MNIST through the whole pipeline to a pushed mod
 serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw digits on: http://127.0.0.1:8501
 	@$(BIN)/mnist serve
 
+check: lint  ## what to run before each commit: lint, and the unit tests that need no data
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not (slow or data)' tests/unit
+
 test: data  ## all tests, whole pipeline runs included, two files at a time: JOBS=2
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 test-flink: data  ## the pipeline on Flink, against the run on this machine; needs Java 17 and Maven
 	@setup/flink/job_server.sh
 	@MNIST_FLINK_JAR=.cache/flink/job-server.jar $(BIN)/pytest -m flink tests/flink
+
+test-fresh:  ## set-up and a run in a Debian 13 made from nothing; needs root and debootstrap; CACHE=a uv cache to use
+	@setup/test_fresh.sh $(CACHE)
 
 lint: $(READY)  ## format, lint, types, contracts between the rooms, declared packages
 	@$(BIN)/ruff format --check --quiet .
@@ -52,7 +58,7 @@ image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name B
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
-	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(ENGINE) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest tests/kubeflow/test_image.py
+	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(ENGINE) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/kubeflow/test_image.py
 
 lock: $(READY)  ## write uv.lock anew from pyproject.toml
 	@$(BIN)/python -m setup.lock

@@ -1,4 +1,4 @@
-"""Real digits for every test that wants them."""
+"""Images for every test that wants them: real digits, which are fetched, and made ones, which are not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import pytest
 from components.image_example_gen.sources import idx
 
 TINY_TRAIN, TINY_TEST = 600, 200
+MADE_SIDE = 8
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs fetched data, so that `make check` runs without any."""
+    for item in items:
+        if "mnist_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +38,32 @@ def tiny_mnist_dir(mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     for split, count in (("train", TINY_TRAIN), ("t10k", TINY_TEST)):
         images = next(idx.read_images(mnist_dir / f"{split}-images-idx3-ubyte", count))
         labels = next(idx.read_labels(mnist_dir / f"{split}-labels-idx1-ubyte", count))
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(images))
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+        write_pair(folder, split, images, labels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of IDX files with 600 training and 200 test images of 8 x 8 pixels, no two the same.
+
+    An image of class k is noise below 96 with the pixels k and k + 10, k + 20, ... bright: a network learns
+    the ten classes in some steps.
+    """
+    folder = tmp_path_factory.mktemp("made")
+    random = np.random.default_rng(0)
+    for split, count in (("train", TINY_TRAIN), ("t10k", TINY_TEST)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = random.integers(0, 96, (count, MADE_SIDE * MADE_SIDE), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[label::10] = 255
+        write_pair(folder, split, images.reshape(count, MADE_SIDE, MADE_SIDE), labels)
+    return folder
+
+
+def write_pair(folder: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write uint8 images and labels as IDX files named as MNIST's, `split` being `train` or `t10k`."""
+    (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

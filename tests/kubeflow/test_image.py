@@ -27,7 +27,10 @@ MAX_BYTES = 4 * 10**9
 USER = "10001"
 STEP = "minio://mlpipeline/v2/artifacts/mnist/ImageExampleGen"  # folder of the step's outputs
 
-pytestmark = pytest.mark.skipif(not IMAGE, reason="MNIST_IMAGE is not set: make test-image")
+pytestmark = [
+    pytest.mark.image,
+    pytest.mark.skipif(not IMAGE, reason="MNIST_IMAGE is not set: make test-image"),
+]
 
 
 def run_in_image(*command: str, mounts: dict[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
