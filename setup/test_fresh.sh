@@ -3,7 +3,7 @@
 # there on a copy of this checkout, first as root, then as a user without a home folder. Needs root and debootstrap.
 #
 #   setup/test_fresh.sh [CACHE]      CACHE: a uv cache to start from; without one 2 GB are downloaded
-#   SUITE=trixie MIRROR=<the Debian mirror that apt uses here>
+#   SUITE=trixie MIRROR=<the Debian mirror that apt uses here, otherwise deb.debian.org>
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,11 +12,13 @@ command -v debootstrap >/dev/null || { echo 'test-fresh: skipped: no debootstrap
 # In name spaces of its own, so that no mount and no process outlives it.
 [ -n "${INSIDE:-}" ] || INSIDE=yes exec unshare --mount --pid --fork --kill-child "$0" "$@"
 
-mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | head -n 1)}
+mirror=${MIRROR:-$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian //p;T;q')}
+mirror=${mirror:-http://deb.debian.org/debian}
 packages=$(sed -n 's/^apt-get install \([a-z0-9 -]*[a-z0-9]\) .*/\1/p' README.md | head -n 1)
 [ -n "$packages" ] || { echo 'test-fresh: README.md names no packages' >&2; exit 2; }
 user=12345
 root=$(mktemp -d)
+chmod 755 "$root"
 trap 'umount --recursive "$root/proc" "$root/dev" 2>/dev/null; rm -rf --one-file-system "$root"' EXIT
 
 echo "test-fresh: Debian ${SUITE:=trixie} with $packages"
