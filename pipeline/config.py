@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.errors import UserError
 from trainer import features
 from trainer.recipes import Params
 
@@ -40,8 +41,8 @@ QUIET_JAVA = "--job_server_jvm_properties=-Dorg.slf4j.simpleLogger.defaultLogLev
 LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", *IN_NO_CONTAINER)
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used: one line for a person."""
+class ConfigError(UserError):
+    """A setting that cannot be used."""
 
 
 class Section(BaseModel):

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
+from components.shared.errors import InputError
 from trainer import features
 
 MODEL_FILE = "saved_model.pb"
@@ -20,7 +21,7 @@ BATCH = 512  # images a call: more take memory and no less time
 Classify = Callable[[NDArray[np.uint8]], tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
-class ModelError(ValueError):
+class ModelError(InputError):
     """There is no model, or none that can be used: one line for a person."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.image_example_gen.sources import idx
+from pipeline.errors import UserError
 from serving import digit
 
 IMAGES = 4096  # of an IDX file in a chunk; fewer where they would not fit into idx.BUFFER_BYTES
@@ -24,7 +25,7 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff")  # PNG, JPEG
 _GZIP = b"\x1f\x8b"
 
 
-class InputError(ValueError):
+class InputError(UserError):
     """Nothing to read, or images that the model cannot take: one line for a person."""
 
 

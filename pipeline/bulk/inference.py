@@ -28,6 +28,7 @@ from components.shared import classifier
 from components.shared.classifier import Classify
 from pipeline.bulk import chunks
 from pipeline.bulk.chunks import Chunk, Task
+from pipeline.errors import RefusedError
 from pipeline.runtime import job_servers
 
 Progress = Callable[[int], None]
@@ -37,7 +38,7 @@ _POLL_S = 0.25
 _COPY_BYTES = 1 << 20
 
 
-class InferenceError(Exception):
+class InferenceError(RefusedError):
     """The Beam pipeline failed; the details are logged."""
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.errors import INTERRUPTED, REJECTED, fail, one_line_errors
 from pipeline.cli.options import config_of
-
-if TYPE_CHECKING:
-    from pipeline.bulk.inference import Progress as Tell
-    from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig
+from pipeline.errors import INTERRUPTED, REJECTED, RefusedError
+from pipeline.history.run_id import new_run_id
+from pipeline.runtime import environment, logs
 
 
 @click.command()
@@ -61,9 +62,8 @@ def batch(
 
     Exit code: 0 all answered, 1 some pictures could not be read (their lines have an `error`), 2 bad input.
     """
-    with one_line_errors():
-        config = config_of(root, settings)
-        sys.exit(_infer(config, images, output, model, probabilities, center, beam_args))
+    config = config_of(root, settings)
+    sys.exit(_infer(config, images, output, model, probabilities, center, beam_args))
 
 
 def _infer(
@@ -75,18 +75,14 @@ def _infer(
     center: bool,
     beam_args: Sequence[str],
 ) -> int:
-    from pipeline.history.run_id import new_run_id
-    from pipeline.runtime import environment, logs
-
     run_id = new_run_id()
     log = config.logs_dir / f"batch-{run_id}.log"
     try:
         with (
-            _failing_in_one_line(log),
             environment.settled(config.scratch_dir(run_id)),
             logs.redirected(log) as terminal,
         ):
-            with environment.heavy_imports():
+            with environment.heavy_imports():  # seconds: not for --help
                 from components.shared import classifier
                 from pipeline.bulk import chunks, inference
 
@@ -98,6 +94,8 @@ def _infer(
                 flags = (*config.beam.flags("Batch"), *beam_args)
                 unread = inference.infer(tasks, folder, output, flags, probabilities, show)
             seconds = time.monotonic() - began
+    except RefusedError as error:
+        raise RefusedError(f"{error}; the log is {log}") from None
     except KeyboardInterrupt:
         click.echo("interrupted; nothing was written", err=True)
         return INTERRUPTED
@@ -109,28 +107,8 @@ def _infer(
 
 
 @contextmanager
-def _failing_in_one_line(log: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # Known by name only now: their modules import TensorFlow and Beam.
-        from components.shared.classifier import ModelError
-        from pipeline.bulk.chunks import InputError
-        from pipeline.bulk.inference import InferenceError
-
-        if isinstance(error, (InputError, ModelError)):
-            fail(error)
-        if isinstance(error, InferenceError):
-            fail(f"{error}; the log is {log}", REJECTED)
-        raise
-
-
-@contextmanager
-def _bar(terminal: TextIO, total: int) -> Iterator[Tell | None]:
+def _bar(terminal: TextIO, total: int) -> Iterator[Callable[[int], None] | None]:
     """A progress bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     console = Console(file=terminal)
     if not console.is_terminal:
         yield None

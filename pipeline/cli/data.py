@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.console import Console
 
-from pipeline.cli.errors import one_line_errors
+from pipeline.cli.console import download_bar
+from pipeline.datasets import catalogue
 
 
 @click.group()
@@ -25,18 +27,12 @@ def data() -> None:
 )
 def fetch(dataset: str, dest: Path) -> None:
     """Fetch a data set and verify it; does nothing when it is there already."""
-    with one_line_errors():
-        folder = fetch_with_bar(dataset, dest)
+    folder = fetch_with_bar(dataset, dest)
     click.echo(f"{dataset}: verified, in {folder}")
 
 
 def fetch_with_bar(dataset: str, dest: Path) -> Path:
     """Fetch a known data set below `dest`, with a progress bar on standard error."""
-    from rich.console import Console
-
-    from pipeline.cli.console import download_bar
-    from pipeline.datasets import catalogue
-
     console = Console(stderr=True, highlight=False)
     with download_bar(console) as show:
         return catalogue.fetch(dataset, dest, progress=show)

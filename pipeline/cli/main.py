@@ -1,40 +1,99 @@
-"""`mnist`: the command line. Each command is a page in pipeline/commands: parse, call, report."""
+"""The command line: a page a command, imported when it is called.
+
+`--help` needs no page: the line about each command stands here beside its place.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import Any, NamedTuple
+
 import click
 
-from pipeline.cli.batch import batch
-from pipeline.cli.data import data
-from pipeline.cli.monitor import monitor
-from pipeline.cli.query import query
-from pipeline.cli.report import report
-from pipeline.cli.rollback import rollback
-from pipeline.cli.run import run
-from pipeline.cli.runs import runs
-from pipeline.cli.tune import tune
-from pipeline.commands.compile import compile_command
-from pipeline.commands.kubeflow import kubeflow
-from pipeline.commands.submit import schedule, submit
-from serving.command import serve
+from pipeline.errors import BAD_INPUT
+from pipeline.runtime import environment
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Page(NamedTuple):
+    """Where a command is, as `module:name`, and the first sentence of its help."""
+
+    place: str
+    help: str
+
+
+PAGES = {
+    "batch": Page(
+        "pipeline.cli.batch:batch",
+        "Ask the pushed model about many pictures, one JSON line each, in their order.",
+    ),
+    "compile": Page(
+        "pipeline.commands.compile:compile_command",
+        "Compile the pipeline for open-source Kubeflow Pipelines.",
+    ),
+    "data": Page("pipeline.cli.data:data", "Data sets: fetch and check."),
+    "kubeflow": Page("pipeline.commands.kubeflow:kubeflow", "Runs of a compiled pipeline."),
+    "monitor": Page(
+        "pipeline.cli.monitor:monitor", "Compare logged requests with what the model was trained on."
+    ),
+    "query": Page("pipeline.cli.query:query", "Ask a model server which digits are on pictures."),
+    "report": Page("pipeline.cli.report:report", "Find the report of a run and print its path."),
+    "rollback": Page(
+        "pipeline.cli.rollback:rollback",
+        "Make an earlier pushed version the newest again; without VERSION, the one before the newest.",
+    ),
+    "run": Page("pipeline.cli.run:run", "Run the whole pipeline on this machine, up to a pushed model."),
+    "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
+    "schedule": Page("pipeline.commands.submit:schedule", "Run a compiled pipeline again and again."),
+    "serve": Page(
+        "serving.command:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."
+    ),
+    "submit": Page(
+        "pipeline.commands.submit:submit", "Start a run of a compiled pipeline (`mnist compile`)."
+    ),
+    "tune": Page(
+        "pipeline.cli.tune:tune",
+        "Search for a better recipe, by accuracy on the validation split, with TFX's Tuner.",
+    ),
+}
+
+
+class Pages(click.Group):
+    """Commands by name, as click's "Lazily Loading Subcommands" has it; a user's error is one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, in the order of `--help`."""
+        return sorted(PAGES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the page of a command."""
+        if cmd_name not in PAGES:
+            return None
+        module, _, name = PAGES[cmd_name].place.partition(":")
+        with environment.heavy_imports():
+            command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, PAGES[name].help) for name in sorted(PAGES)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a command; what a person can put right is one line, anything else is a fault of ours."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except OSError as error:
+            message, code = f"{error.filename or 'system'}: {error.strerror or error}", BAD_INPUT
+        except Exception as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            message, code = str(error), error.exit_code
+        click.echo(f"mnist: {message}", err=True)
+        return ctx.exit(code)
+
+
+@click.group(cls=Pages, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """MNIST from IDX files to a served model: one TFX pipeline, here or on Kubeflow."""
-
-
-main.add_command(batch)
-main.add_command(compile_command)
-main.add_command(data)
-main.add_command(kubeflow)
-main.add_command(monitor)
-main.add_command(query)
-main.add_command(report)
-main.add_command(rollback)
-main.add_command(run)
-main.add_command(runs)
-main.add_command(schedule)
-main.add_command(serve)
-main.add_command(submit)
-main.add_command(tune)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.table import Table
 
-from pipeline.cli.errors import DRIFT, fail
-from pipeline.cli.options import config_of, readable_history, where
+from pipeline.cli.options import config_of, of_past_runs
+from pipeline.config import PipelineConfig
+from pipeline.errors import DRIFT
+from pipeline.history.records import History
+from pipeline.history.run_id import new_run_id
+from pipeline.runtime import environment
+from pipeline.runtime import logs as log_files
 
 if TYPE_CHECKING:
-    from pipeline.config import PipelineConfig
     from pipeline.monitor.drift import Findings
 
 _LIMIT = click.FloatRange(0, 1)
@@ -45,7 +49,7 @@ _LIMIT = click.FloatRange(0, 1)
 @click.option(
     "--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page."
 )
-@where
+@of_past_runs
 def monitor(
     logs: Path,
     run: str | None,
@@ -64,17 +68,15 @@ def monitor(
 
     Exit code: 0 no drift, 2 bad input, 3 drift.
     """
-    with readable_history():
-        config = config_of(root, settings)
-        found = _findings(config, logs, run, any_version, (max_images, max_classes, max_confidence))
-        if json_file:
-            json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
-        if html_file:
-            from pipeline.monitor import page
-            from pipeline.runtime import environment
+    config = config_of(root, settings)
+    found = _findings(config, logs, run, any_version, (max_images, max_classes, max_confidence))
+    if json_file:
+        json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+    if html_file:
+        with environment.settled(config.scratch_dir("monitor")):
+            from pipeline.monitor import page  # matplotlib, in an environment of its own
 
-            with environment.settled(config.scratch_dir("monitor")):
-                html_file.write_text(page.render(found), encoding="utf-8")
+            html_file.write_text(page.render(found), encoding="utf-8")
     _print(found)
     sys.exit(DRIFT if found.drifted else 0)
 
@@ -82,39 +84,17 @@ def monitor(
 def _findings(
     config: PipelineConfig, logs: Path, run: str | None, any_version: bool, limits: tuple[float, ...]
 ) -> Findings:
-    from pipeline.history.records import History
-    from pipeline.history.run_id import new_run_id
-    from pipeline.runtime import environment
-    from pipeline.runtime import logs as log_files
-
     past = History(config)
     log = config.logs_dir / f"monitor-{new_run_id()}.log"
-    with _failing_in_one_line(), log_files.redirected(log):
-        with environment.heavy_imports():
+    with log_files.redirected(log):
+        with environment.heavy_imports():  # TensorFlow: not for --help
             from pipeline.monitor import drift
         expected = drift.expected(drift.find_run(past, run))
         observed = drift.observe(logs, expected, any_version)
         return drift.compare(expected, observed, drift.Limits(*limits))
 
 
-@contextmanager
-def _failing_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        # Known by name only now: their modules import TensorFlow.
-        from components.shared.classifier import ModelError
-        from pipeline.monitor.drift import MonitorError
-
-        if isinstance(error, (MonitorError, ModelError)):
-            fail(error)
-        raise
-
-
 def _print(found: Findings) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("fact")
     for column in ("training", "requests", "distance", "chance", "limit"):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
 
-from pipeline.cli.errors import fail
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from serving.client import Client, Metadata
+from components.image_example_gen.sources import idx
+from pipeline.errors import UserError
+from serving import digit
+from serving.client import Client, Metadata, Tls
+from serving.errors import Code, ServingError
+from trainer import features
 
 STDIN = "-"
 BAR_WIDTH = 20  # characters
@@ -126,10 +130,8 @@ def query(
     Exit code: 0 answered, 2 bad input or no answer.
     """
     if not images and not test_indices:
-        fail("no picture: name files or folders, - for standard input, or --test-index N")
+        raise UserError("no picture: name files or folders, - for standard input, or --test-index N")
     with _one_line_errors():
-        from serving.client import Client, Tls
-
         pictures = [*_read_files(images), *_read_test_set(data_dir, test_indices)]
         tls = Tls(ca, cert, key) if ca or cert or key else None
         with Client(
@@ -151,23 +153,16 @@ def query(
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    from components.image_example_gen.sources.idx import IdxError
-    from serving.digit import ImageError
-    from serving.errors import Code, ServingError
-
     try:
         yield
     except ServingError as error:
         hint = "; `mnist serve` starts one here" if error.code is Code.UNAVAILABLE else ""
-        fail(f"{' '.join(error.message.split())}{hint}")
-    except (ImageError, IdxError, ValueError) as error:
-        fail(error)
-    except OSError as error:
-        fail(f"{error.filename or 'system'}: {error.strerror or error}")
+        raise UserError(f"{' '.join(error.message.split())}{hint}") from None
+    except (digit.ImageError, ValueError) as error:
+        raise UserError(str(error)) from None
 
 
 def _read_files(names: Sequence[str]) -> Iterator[Picture]:
-    from serving import digit
 
     for argument in names:
         for file in _files(argument):
@@ -181,7 +176,6 @@ def _read_files(names: Sequence[str]) -> Iterator[Picture]:
 
 def _files(name: str) -> list[Path | None]:
     """The files that an argument means; None is standard input."""
-    from serving import digit
 
     if name == STDIN:
         return [None]
@@ -197,8 +191,6 @@ def _files(name: str) -> list[Path | None]:
 def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
     if not indices:
         return
-    from components.image_example_gen.sources import idx
-
     files = idx.find_files(folder)
     wanted: dict[int, Picture] = {}
     first = 0
@@ -216,10 +208,6 @@ def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
 
 def _ask(client: Client, pictures: Sequence[Picture], center: bool) -> tuple[list[NDArray], list[Result]]:
     """What the model got, uint8 [H, W] each, and what it said."""
-    import numpy as np
-
-    from trainer import features
-
     metadata = client.metadata()
     size = _input_size(metadata, client.target.model)
     inputs, results = [], []
@@ -245,8 +233,6 @@ def _ask(client: Client, pictures: Sequence[Picture], center: bool) -> tuple[lis
 
 def _input_size(metadata: Metadata, model: str) -> tuple[int, int]:
     """Height and width of the images that the model takes, in pixels."""
-    from trainer import features
-
     signature = metadata.signatures.get(features.SIGNATURE_PIXELS)
     tensor = signature.inputs.get(features.IMAGE) if signature else None
     if tensor is None or tensor.shape is None or len(tensor.shape) != 3 or None in tensor.shape[1:]:
@@ -261,7 +247,6 @@ def _input_size(metadata: Metadata, model: str) -> tuple[int, int]:
 
 
 def _fitted(picture: Picture, size: tuple[int, int], center: bool) -> NDArray[np.uint8]:
-    from serving import digit
 
     if center and not picture.ready:
         try:
@@ -278,16 +263,10 @@ def _fitted(picture: Picture, size: tuple[int, int], center: bool) -> NDArray[np
 
 
 def _print_json(results: Sequence[Result]) -> None:
-    import json
-
     click.echo(json.dumps([asdict(result) for result in results], indent=2))
 
 
 def _print_table(results: Sequence[Result], thumbnails: Sequence[NDArray[np.uint8]]) -> None:
-    from rich.bar import Bar
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(highlight=False)
     for result, pixels in zip(results, thumbnails, strict=False):
         click.echo(f"{result.image}\n{_thumbnail(pixels)}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.errors import fail, one_line_errors
-from pipeline.cli.options import config_of, where
+from pipeline.cli.options import config_of, of_past_runs
+from pipeline.history.rollback import roll_back
 
 
 @click.command()
 @click.argument("version", type=click.IntRange(0), required=False)
-@where
+@of_past_runs
 def rollback(version: int | None, root: str | None, settings: tuple[str, ...]) -> None:
     """Make an earlier pushed version the newest again; without VERSION, the one before the newest.
 
@@ -19,14 +19,7 @@ def rollback(version: int | None, root: str | None, settings: tuple[str, ...]) -
 
     Exit code: 0 done, 2 there is no such version, or a run is in progress.
     """
-    with one_line_errors():
-        from pipeline.history.rollback import RollbackError, roll_back
-        from pipeline.local.lock import BusyError
-
-        try:
-            done = roll_back(config_of(root, settings), version)
-        except (RollbackError, BusyError) as error:
-            fail(error)
+    done = roll_back(config_of(root, settings), version)
     click.echo(
         f"version {done.version} is a copy of {done.copy_of}, and newer than {done.newest_before}\n"
         f"model  {done.folder}\n"

@@ -1,4 +1,4 @@
-"""`mnist run`: the whole pipeline on this machine. Everything heavy is imported when it is needed."""
+"""`mnist run`: the whole pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import click
+from rich.console import Console
 
+from components.shared import model_store
+from pipeline import resolve
+from pipeline.cli.console import RunView
 from pipeline.cli.data import fetch_with_bar
-from pipeline.cli.errors import INTERRUPTED, REJECTED, fail, one_line_errors
+from pipeline.cli.summary import show_outcome
+from pipeline.config import ConfigError, PipelineConfig, with_settings
+from pipeline.errors import INTERRUPTED, RefusedError
+from pipeline.history.run_id import new_run_id
+from pipeline.local import interruption
+from pipeline.local.outcome import Outcome
+from pipeline.runtime import environment, logs
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-    from pipeline.cli.console import RunView
-    from pipeline.config import PipelineConfig
+class Result(Protocol):
+    """What some work came to."""
+
+    @property
+    def error(self) -> str | None: ...
+
+
+R = TypeVar("R", bound=Result)
 
 
 @click.command()
@@ -53,10 +67,9 @@ def run(
 
     Exit code: 0 pushed, 1 a node failed or the model was refused, 2 bad input, 130 interrupted.
     """
-    with one_line_errors():
-        dataset = dataset_name(dataset, data_dir)
-        config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
-        sys.exit(run_and_report(with_data(with_baseline(config), data_dir)))
+    dataset = dataset_name(dataset, data_dir)
+    config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
+    sys.exit(run_and_report(with_data(with_baseline(config), data_dir)))
 
 
 def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
@@ -74,14 +87,11 @@ def run_config(
     beam_args: tuple[str, ...] = (),
 ) -> PipelineConfig:
     """The config that the options of `mnist run` describe; later ones win over the recipe file."""
-    from pipeline import config as config_module
-    from pipeline import resolve
-
-    config = config_module.PipelineConfig()
+    config = PipelineConfig()
     if recipe_file is not None:
         config = config.replace("trainer", **read_recipe(recipe_file))
     named = {"trainer.recipe": recipe, "data.dataset": dataset, "root": root}
-    config = config_module.with_settings(
+    config = with_settings(
         config,
         [f"{key}={value}" for key, value in named.items() if value is not None]
         + (["cache=false"] if no_cache else [])
@@ -93,8 +103,6 @@ def run_config(
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The `trainer` settings in a recipe file."""
-    from pipeline.config import ConfigError
-
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -107,9 +115,6 @@ def with_baseline(config: PipelineConfig) -> PipelineConfig:
     Raises:
         ConfigError: where there is no SavedModel.
     """
-    from components.shared import model_store
-    from pipeline.config import ConfigError
-
     if not config.baseline.uri:
         return config
     uri = str(Path(config.baseline.uri).expanduser().absolute())
@@ -121,8 +126,6 @@ def with_baseline(config: PipelineConfig) -> PipelineConfig:
 
 def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     """Take the data of a folder, or of the config's data set, fetched if need be; refuse bad ones."""
-    from pipeline import resolve
-
     if folder is None:
         folder = fetch_with_bar(config.data.dataset, config.root / "data")
     return resolve.with_facts(config, folder).replace("data", uri=str(folder.absolute()))
@@ -130,35 +133,36 @@ def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
 
 def run_and_report(config: PipelineConfig) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
-    return with_live_view(
-        config,
-        lambda session, view, run_id: session.run(config, view, run_id),
-        lambda session, console, outcome, log: session.show(console, outcome, log),
-    )
+
+    def work(view: RunView, run_id: str) -> Outcome:
+        from pipeline.local import session  # imported by with_live_view, with a note on the terminal
+
+        return session.run(config, view, run_id)
+
+    return with_live_view(config, work, show_outcome)
 
 
 def with_live_view(
     config: PipelineConfig,
-    work: Callable[[Any, RunView, str], Any],
-    show: Callable[[Any, Console, Any, Path], int],
+    work: Callable[[RunView, str], R],
+    show: Callable[[Console, R, Path], int],
 ) -> int:
     """Do some work of `pipeline.local.session` with a live view, the noise in a log file, and recovery.
 
     Args:
         config: where the run takes place.
-        work: gets the module, the view and the run's id; what it returns has an `error` or None.
-        show: gets the module, the console, that result and the log, and returns the exit code.
+        work: gets the view and the run's id.
+        show: gets the console, what `work` returned and the log, and returns the exit code.
 
     Returns:
         The exit code.
-    """
-    from pipeline.cli.console import RunView
-    from pipeline.history.run_id import new_run_id
-    from pipeline.local import interruption
-    from pipeline.runtime import environment, logs
 
+    Raises:
+        RefusedError: with the error of the work.
+    """
     run_id = new_run_id()
     log = config.logs_dir / f"{run_id}.log"
+    began = False
     try:
         with (
             interruption.insistent(),
@@ -168,16 +172,16 @@ def with_live_view(
             view = RunView(terminal)
             with view.live():
                 view.note("loading TensorFlow and TFX")
+                # Seconds; before it, everything that was given has been checked.
                 with environment.heavy_imports():
                     from pipeline.local import session
-
-                outcome = work(session, view, run_id)
-            if outcome.error is None:
-                return show(session, view.console, outcome, log)
-        fail(f"{outcome.error}; the log is {log}", REJECTED)
+                began = True
+                result = work(view, run_id)
+            if result.error is None:
+                return show(view.console, result, log)
+        raise RefusedError(f"{result.error}; the log is {log}")
     except KeyboardInterrupt:
         click.echo("interrupted; the next run goes on from the last finished node")
-        # If nothing ran yet, the session was not even imported.
-        if "pipeline.local.session" in sys.modules:
-            sys.modules["pipeline.local.session"].mend_and_exit(config)
+        if began:
+            session.mend_and_exit(config)
         return INTERRUPTED

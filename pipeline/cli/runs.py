@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
-from pipeline.cli.options import config_of, readable_history, where
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from pipeline.history.records import History, Run
+from pipeline.cli.options import config_of, of_past_runs
+from pipeline.history.records import History, Run, flat_metrics
 
 _SHORT = 12  # characters of a hash
 _WIDEST = 60  # characters of a value in a table
@@ -24,7 +22,7 @@ _VERDICTS = {"pushed": "green", "refused": "red", "not servable": "red"}
     "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first."
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array instead of a table.")
-@where
+@of_past_runs
 @click.pass_context
 def runs(
     context: click.Context, limit: int, as_json: bool, root: str | None, settings: tuple[str, ...]
@@ -35,8 +33,7 @@ def runs(
     """
     if context.invoked_subcommand is not None:
         return
-    with readable_history():
-        found = _history(root, settings).runs(limit)
+    found = _history(root, settings).runs(limit)
     if as_json:
         click.echo(json.dumps([_line(run) for run in found], indent=2))
         return
@@ -60,14 +57,13 @@ def runs(
 @runs.command()
 @click.argument("run", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@where
+@of_past_runs
 def show(run: str | None, as_json: bool, root: str | None, settings: tuple[str, ...]) -> None:
     """The nodes of a run: what each did, and what it wrote.
 
     RUN is the id of a run or how it begins; without one, it is the newest run.
     """
-    with readable_history():
-        found = _history(root, settings).find(run)
+    found = _history(root, settings).find(run)
     nodes = [
         {
             "node": node.id,
@@ -99,18 +95,15 @@ def show(run: str | None, as_json: bool, root: str | None, settings: tuple[str, 
 @click.argument("first")
 @click.argument("second")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@where
+@of_past_runs
 def diff(first: str, second: str, as_json: bool, root: str | None, settings: tuple[str, ...]) -> None:
     """Two runs side by side: the settings that differ, and the metrics."""
-    with readable_history():
-        from pipeline.history.records import flat_metrics
-
-        history = _history(root, settings)
-        a, b = history.find(first), history.find(second)
-        settings_of = {
-            key: value for key, value in _both(a.settings, b.settings).items() if value[0] != value[1]
-        }
-        metrics = _both(flat_metrics(a), flat_metrics(b))
+    history = _history(root, settings)
+    a, b = history.find(first), history.find(second)
+    settings_of = {
+        key: value for key, value in _both(a.settings, b.settings).items() if value[0] != value[1]
+    }
+    metrics = _both(flat_metrics(a), flat_metrics(b))
     if as_json:
         click.echo(
             json.dumps({"runs": [a.id, b.id], "settings": settings_of, "metrics": metrics}, indent=2)
@@ -125,8 +118,6 @@ def diff(first: str, second: str, as_json: bool, root: str | None, settings: tup
 
 
 def _history(root: str | None, settings: tuple[str, ...]) -> History:
-    from pipeline.history.records import History
-
     return History(config_of(root, settings))
 
 
@@ -165,8 +156,6 @@ def _change(before: Any, after: Any) -> str:
 
 
 def _table(*columns: str) -> Table:
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         table.add_column(
@@ -178,8 +167,6 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    from rich.console import Console
-
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # in a file or a pipe, one run is one line

@@ -6,15 +6,15 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
 
-from pipeline.cli.errors import fail, one_line_errors
+from pipeline.cli.console import RunView
 from pipeline.cli.run import dataset_name, run_config, with_data, with_live_view
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from pipeline.errors import UserError
+from pipeline.local.outcome import Tuned
 
 
 @click.command()
@@ -49,26 +49,25 @@ def tune(
 ) -> None:
     """Search for a better recipe, by accuracy on the validation split, with TFX's Tuner."""
     if not output.absolute().parent.is_dir():
-        fail(f"{output}: there is no folder to write it to")
-    with one_line_errors():
-        dataset = dataset_name(dataset, data_dir)
-        config = run_config(recipe=recipe, dataset=dataset, root=root, settings=settings)
-        config = with_data(config, data_dir)
+        raise UserError(f"{output}: there is no folder to write it to")
+    dataset = dataset_name(dataset, data_dir)
+    config = with_data(run_config(recipe=recipe, dataset=dataset, root=root, settings=settings), data_dir)
 
-        def show(session: Any, console: Console, tuned: Any, log: Path) -> int:  # noqa: ARG001
-            write_recipe(output, tuned.recipe, f"{tuned.trials} trials, {tuned.accuracy:.4f} on validation")
-            console.print(
-                f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
-                f"recipe         {output}\n"
-                f"next           mnist run --recipe-file {output}"
-            )
-            return 0
+    def work(view: RunView, run_id: str) -> Tuned:
+        from pipeline.local import session  # imported by with_live_view, with a note on the terminal
 
-        sys.exit(
-            with_live_view(
-                config, lambda session, view, run_id: session.tune(config, trials, view, run_id), show
-            )
+        return session.tune(config, trials, view, run_id)
+
+    def show(console: Console, tuned: Tuned, log: Path) -> int:  # noqa: ARG001
+        write_recipe(output, tuned.recipe, f"{tuned.trials} trials, {tuned.accuracy:.4f} on validation")
+        console.print(
+            f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
+            f"recipe         {output}\n"
+            f"next           mnist run --recipe-file {output}"
         )
+        return 0
+
+    sys.exit(with_live_view(config, work, show))
 
 
 def write_recipe(path: Path, recipe: Mapping[str, Any], found: str) -> None:

@@ -25,6 +25,7 @@ from typing import IO, Protocol, cast
 
 from components.image_example_gen.sources import idx
 from pipeline.datasets.mnist_wheel import MNIST_WHEEL, Wheel, WheelError
+from pipeline.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _CHUNK_BYTES = 1 << 18
 _PART_SUFFIX = ".part"
 
 
-class FetchError(Exception):
+class FetchError(UserError):
     """A data set cannot be had: one line that says what was tried and what to do."""
 
 

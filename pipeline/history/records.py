@@ -13,6 +13,7 @@ from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.config import PipelineConfig
+from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
 
 # Names of nodes and of what they write, which components/ and TFX give them.
@@ -38,7 +39,7 @@ _STATES = {
 _OUTPUTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.INTERNAL_OUTPUT)
 
 
-class HistoryError(ValueError):
+class HistoryError(UserError):
     """There is no such run: one line for a person."""
 
 

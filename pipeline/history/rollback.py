@@ -12,6 +12,7 @@ from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.config import PipelineConfig
+from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
 from pipeline.history.records import ROLLBACK, ROLLED_BACK_TO
 from pipeline.history.run_id import new_run_id
@@ -25,7 +26,7 @@ _Event = metadata_store_pb2.Event
 _Execution = metadata_store_pb2.Execution
 
 
-class RollbackError(ValueError):
+class RollbackError(UserError):
     """There is nothing to go back to: one line for a person."""
 
 

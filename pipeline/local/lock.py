@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import UserError
 
-class BusyError(Exception):
+
+class BusyError(UserError):
     """Another run of the same pipeline is in progress."""
 
 

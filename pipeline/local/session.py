@@ -6,47 +6,22 @@ import contextlib
 import functools
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ml_metadata.proto import metadata_store_pb2
-from rich.console import Console
 from tfx.orchestration.pipeline import Pipeline
 
-from components.shared.verdict import Verdict
 from pipeline import definition
 from pipeline.config import PipelineConfig
 from pipeline.history import records, report_page, verdict
-from pipeline.history.rollback import versions
 from pipeline.local import lock, overlap, recovery, runner
+from pipeline.local.outcome import Outcome, Tuned
 from pipeline.previous_data import with_previous_data
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to: an error, or a verdict and perhaps a pushed model."""
-
-    error: str | None = None
-    verdict: Verdict | None = None
-    not_servable: str | None = None  # why a server did not answer with the model as it should
-    pushed: Path | None = None  # the version folder
-    all_cached: bool = False
-    report: Path | None = None  # the page about the run
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a search came to: an error, or the best recipe."""
-
-    error: str | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    accuracy: float = 0.0  # on the validation split
-    trials: int = 0
 
 
 def run(config: PipelineConfig, observer: runner.Observer, run_id: str) -> Outcome:
@@ -130,48 +105,3 @@ def _best(config: PipelineConfig, pipeline: Pipeline, nodes: dict[str, runner.No
         accuracy=max(trial["score"] for trial in trials),
         trials=len(trials),
     )
-
-
-def show(console: Console, outcome: Outcome, log: Path) -> int:
-    """Print the summary of a run that reached its end; returns the exit code: 0 pushed, 1 refused."""
-    judged = outcome.verdict
-    assert judged is not None
-    assert outcome.report is not None
-    weakest = judged.weakest_class
-    console.print(
-        f"\naccuracy       {judged.accuracy.value:.4f} on {judged.accuracy.examples:,} test images\n"
-        f"weakest digit  {weakest}, at {judged.class_accuracy[weakest].value:.4f}"
-    )
-    if judged.baseline:
-        console.print(
-            f"in production  {judged.baseline.accuracy.value:.4f}, version {judged.baseline.version}",
-            soft_wrap=True,
-        )
-    if outcome.pushed is None:
-        console.print("verdict        [bold red]refused[/]: not pushed")
-        for gate in judged.failed:
-            console.print(f"               {verdict.line(gate)}", soft_wrap=True)
-        if outcome.not_servable:
-            console.print(f"               served: {outcome.not_servable}", markup=False, soft_wrap=True)
-        console.print(f"report         {_short(outcome.report)}\nlog            {_short(log)}")
-        return 1
-    model, served = _short(outcome.pushed), outcome.pushed.parent
-    cached = ", everything from the cache" if outcome.all_cached else ""
-    newest = versions(served)[-1]
-    overtaken = (
-        f"               (version {newest} is newer, and served)\n" if newest > int(model.name) else ""
-    )
-    console.print(
-        f"verdict        [bold green]blessed[/] and pushed{cached}\n"
-        f"model          {model}\n"
-        f"{overtaken}"
-        f"report         {_short(outcome.report)}\n"
-        f"log            {_short(log)}\n"
-        f"next           {_short(Path(sys.prefix))}/bin/mnist serve --model-dir {_short(served)}"
-    )
-    return 0
-
-
-def _short(path: Path) -> Path:
-    """The path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -19,6 +19,7 @@ from components.data_gate.checks import median
 from components.shared import classifier, distance, image_facts
 from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
 from components.shared.examples import read_split
+from pipeline.errors import UserError
 from pipeline.history import records
 from pipeline.history.records import EXAMPLE_GEN, PUSHER, TRAINER, Run
 from serving import request_reader
@@ -29,7 +30,7 @@ CLASSES, CONFIDENCE = "predicted_classes", "confidence"
 _SAVED_MODEL = "Format-Serving"  # below TFX's model artifact
 
 
-class MonitorError(ValueError):
+class MonitorError(UserError):
     """Nothing to compare, or nothing to compare it with: one line for a person."""
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from kubeflow import api, submit
 from kubeflow.api import Access, connect
+from pipeline.cli.main import main
 from pipeline.commands import submit as commands
 from pipeline.commands.status import status
 from tests.kubeflow import kfp_server
@@ -102,7 +103,8 @@ def server() -> Iterator[Server]:
 
 
 def invoke(command: click.Command, *args: object) -> Result:
-    return CliRunner().invoke(command, [str(arg) for arg in args])
+    path = ("kubeflow", "status") if command is status else (command.name,)
+    return CliRunner().invoke(main, [*path, *(str(arg) for arg in args)])
 
 
 def one_line(result: Result) -> str:

@@ -23,6 +23,7 @@ from typing import NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.errors import InputError
 from trainer import features
 
 BUFFER_BYTES = 1 << 24
@@ -42,7 +43,7 @@ _LABELS = 256  # a label is one byte
 UInt8 = NDArray[np.uint8]
 
 
-class IdxError(ValueError):
+class IdxError(InputError):
     """A file is not what it should be.
 
     Attributes:

@@ -21,7 +21,8 @@ from tfx.types.channel import Channel
 from tfx_bsl.public.tfxio import TFExampleRecord
 
 from components.artifacts import Images
-from components.image_example_gen import ImageExampleGen, executor
+from components.image_example_gen import executor
+from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
 from components.image_example_gen.shards import serialize
 from components.image_example_gen.sources import idx

@@ -1,0 +1,84 @@
+"""The command line as a whole: what it lists, what it imports, how it shows errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli.main import PAGES, Page, main
+from pipeline.errors import RefusedError, UserError
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_help_says_of_a_command_what_its_page_says(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+
+    assert command is not None
+    assert command.name == name
+    first = " ".join((command.help or "").split("\n\n")[0].split())
+    assert first == PAGES[name].help
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom pipeline.cli.main import main\n"
+        "print(CliRunner().invoke(main, ['--help']).output)\n"
+        "pages = [name for name in sys.modules if name.startswith(('pipeline.', 'serving', 'kubeflow'))]\n"
+        "print(sorted(pages), [name for name in ('tensorflow', 'tfx', 'numpy') if name in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+
+    for name in PAGES:
+        assert f"\n  {name}" in shown
+    loaded = ["pipeline.cli", "pipeline.cli.main", "pipeline.errors", "pipeline.runtime"]
+    assert shown.strip().endswith(f"{[*loaded, 'pipeline.runtime.environment']} []")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("root: too long"), 2, "mnist: root: too long\n"),
+        (RefusedError("Trainer failed"), 1, "mnist: Trainer failed\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.toml"),
+            2,
+            "mnist: x.toml: No such file or directory\n",
+        ),
+    ],
+)
+def test_an_error_of_a_user_is_one_line(
+    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    command = click.Command("fail", callback=fail)
+    monkeypatch.setitem(PAGES, "fail", Page(f"{__name__}:COMMAND", ""))
+    monkeypatch.setitem(globals(), "COMMAND", command)
+
+    done = CliRunner().invoke(main, ["fail"])
+
+    assert (done.exit_code, done.stderr) == (code, line)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = click.Command("fail", callback=lambda: 1 / 0)
+    monkeypatch.setitem(PAGES, "fail", Page(f"{__name__}:COMMAND", ""))
+    monkeypatch.setitem(globals(), "COMMAND", command)
+
+    done = CliRunner().invoke(main, ["fail"])
+
+    assert isinstance(done.exception, ZeroDivisionError)
+
+
+def test_an_unknown_command_is_bad_usage() -> None:
+    done = CliRunner().invoke(main, ["runn"])
+
+    assert done.exit_code == 2
+    assert "No such command 'runn'" in done.stderr
