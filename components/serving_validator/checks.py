@@ -11,8 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.shared import classifier
 from serving.client import Client, TransportName
-from serving.errors import ServingError
+from serving.errors import Code, ServingError
 from trainer import features
 
 TOLERANCE = 1e-4  # of a probability
@@ -25,8 +26,16 @@ Inputs = Mapping[str, NDArray]  # of a signature, by name
 Outputs = Mapping[str, NDArray]
 
 
+# What a server answers where not the model is at fault, but the machine: a lost connection, a time-out.
+_OF_MACHINE = (Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.UNAVAILABLE)
+
+
 class RefusedError(Exception):
     """The candidate is not fit to be served; one line that says why."""
+
+
+class MachineError(Exception):
+    """The candidate could not be tried on this machine at this time, which is no verdict; one line."""
 
 
 def load(model_dir: Path) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
@@ -38,6 +47,8 @@ def load(model_dir: Path) -> Mapping[str, tf.types.experimental.ConcreteFunction
     try:
         signatures = tf.saved_model.load(str(model_dir)).signatures
     except Exception as error:  # TensorFlow raises whatever its parts raise
+        if classifier.is_fault_of_machine(error):
+            raise
         raise RefusedError(f"the model does not load: {_first_line(error)}") from error
     missing = [name for name in SIGNATURES if name not in signatures]
     if missing:
@@ -79,6 +90,8 @@ def own_answer(
         }
         outputs = {key: value.numpy() for key, value in signature(**tensors).items()}
     except Exception as error:
+        if classifier.is_fault_of_machine(error):
+            raise
         raise RefusedError(f"signature {name} fails: {_first_line(error)}") from error
     if missing := {features.CLASSES, features.PROBABILITIES} - set(outputs):
         raise RefusedError(f"signature {name} has no output {min(missing)}")
@@ -91,13 +104,14 @@ def check_answers(
     """Send one batch and compare.
 
     Raises:
-        RefusedError: for an error of the server, other classes, probabilities off by more than TOLERANCE.
+        RefusedError: for an error of the model, other classes, probabilities off by more than TOLERANCE.
+        MachineError: where the server is gone or too busy.
     """
     where = f"{transport}, signature {name}"
     try:
         outputs = client.predict(inputs, name).outputs
     except ServingError as error:
-        raise RefusedError(f"{where}: the server answers {_first_line(error)}") from error
+        raise _told(f"{where}: the server answers {_first_line(error)}", error) from error
     for key in (features.CLASSES, features.PROBABILITIES):
         if key not in outputs or outputs[key].shape != expected[key].shape:
             raise RefusedError(f"{where}: the server's answer has no {key} of shape {expected[key].shape}")
@@ -115,7 +129,8 @@ def latency_ms(client: Client, transport: TransportName, inputs: Inputs) -> floa
     """The LATENCY_QUANTILE of the latencies when the images are sent one by one to the default signature.
 
     Raises:
-        RefusedError: for an error of the server.
+        RefusedError: for an error of the model.
+        MachineError: where the server is gone or too busy.
     """
     ((name, images),) = inputs.items()
     try:
@@ -124,7 +139,8 @@ def latency_ms(client: Client, transport: TransportName, inputs: Inputs) -> floa
             for at in range(len(images))
         )
     except ServingError as error:
-        raise RefusedError(f"{transport}, one image: the server answers {_first_line(error)}") from error
+        text = f"{transport}, one image: the server answers {_first_line(error)}"
+        raise _told(text, error) from error
     return taken[math.ceil(LATENCY_QUANTILE * len(taken)) - 1] * 1e3
 
 
@@ -147,12 +163,18 @@ def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
             cold.discard(log.predict_log.request.model_spec.signature_name)
             count += 1
     except Exception as error:
+        if classifier.is_fault_of_machine(error):
+            raise
         raise RefusedError(f"the warm-up requests cannot be read: {_first_line(error)}") from error
     if count > MAX_WARMUP_RECORDS:
         raise RefusedError(f"{count} warm-up requests are more than TF Serving's {MAX_WARMUP_RECORDS}")
     if cold:
         raise RefusedError(f"no warm-up request is for signature {min(cold)}")
     return count
+
+
+def _told(text: str, error: ServingError) -> Exception:
+    return MachineError(text) if error.code in _OF_MACHINE else RefusedError(text)
 
 
 def _image(example: bytes) -> NDArray[np.uint8]:

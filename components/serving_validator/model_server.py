@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.serving_validator import tied
+from components.serving_validator.checks import MachineError, RefusedError
 from serving.client import Client
 from serving.errors import ServingError
 
@@ -21,10 +22,6 @@ MODEL = "candidate"
 START_S = 120.0  # to import TensorFlow, load a model and warm it up on a busy machine
 STOP_S = 20.0
 _POLL_S = 0.1
-
-
-class ServerFailedError(Exception):
-    """The server ended, or never served the model; one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ def serving(base: Path, binary: str, log: Path) -> Iterator[Ports]:
         log: file for what the server says.
 
     Raises:
-        ServerFailedError: where the model does not become available.
+        checks.MachineError: where the server ends, or takes too long.
+        checks.RefusedError: where it says that it cannot load the model.
     """
     ports = Ports(*_free_ports(2))
     with log.open("wb") as output:
@@ -97,9 +95,9 @@ def _wait_until_available(process: subprocess.Popen[bytes], ports: Ports, log: P
     waiting = {"rest": ports.rest, "grpc": ports.grpc}
     while waiting:
         if process.poll() is not None:
-            raise ServerFailedError(f"the server ended with code {process.returncode}: {_last_line(log)}")
+            raise MachineError(f"the server ended with code {process.returncode}: {_last_line(log)}")
         if time.monotonic() > ends_at:
-            raise ServerFailedError(f"the model was not available after {START_S:.0f} s: {_last_line(log)}")
+            raise MachineError(f"the model was not available after {START_S:.0f} s: {_last_line(log)}")
         transport, port = next(iter(waiting.items()))
         if _is_available(transport, port):
             del waiting[transport]
@@ -115,7 +113,7 @@ def _is_available(transport: str, port: int) -> bool:
             return False
     for version in versions:
         if version.error:
-            raise ServerFailedError(f"the server cannot load the model: {version.error.splitlines()[0]}")
+            raise RefusedError(f"the server cannot load the model: {version.error.splitlines()[0]}")
     return any(version.state == "AVAILABLE" for version in versions)
 
 

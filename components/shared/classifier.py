@@ -20,9 +20,26 @@ BATCH = 512  # images a call: more take memory and no less time
 # uint8 [n, H, W] to int64 [n] and float32 [n, C]: classes and their probabilities.
 Classify = Callable[[NDArray[np.uint8]], tuple[NDArray[np.int64], NDArray[np.float32]]]
 
+# What says nothing of a model, and may be otherwise at the next try.
+_OF_MACHINE = (
+    MemoryError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+)
+
 
 class ModelError(InputError):
     """There is no model, or none that can be used: one line for a person."""
+
+
+def is_fault_of_machine(error: Exception) -> bool:
+    """Whether an error came of this machine at this time (memory, disk, rights), and not of the model."""
+    # TensorFlow's own OSError, for a folder that is no SavedModel, has no number.
+    return isinstance(error, _OF_MACHINE) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def find(folder: Path) -> Path:

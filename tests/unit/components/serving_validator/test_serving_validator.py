@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import stat
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
@@ -20,8 +22,11 @@ from tfx.utils import proto_utils
 
 from components.image_example_gen.sources import idx
 from components.pusher.executor import Executor as Pusher
-from components.serving_validator import executor, tied
+from components.serving_validator import checks, executor, tied
 from components.serving_validator.executor import Executor
+from components.shared import classifier
+from serving.client import Client
+from serving.errors import Code, ServingError
 from trainer import features, warmup
 
 CLASSES = 10
@@ -231,11 +236,13 @@ def test_damaged_weights_are_refused(
     assert "the model does not load" in reason(validate())
 
 
-def test_a_slow_model_is_refused(
+def test_a_slow_machine_fails_the_node_and_is_no_verdict(
     validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
 ) -> None:
     Candidate().save(model_dir(tmp_path))
-    assert "over the budget of 0.001 ms" in reason(validate(latency_budget_ms=0.001))
+    with pytest.raises(checks.MachineError, match=r"over the budget of 0.001 ms: run again"):
+        validate(latency_budget_ms=0.001)
+    assert not (tmp_path / "infra_blessing").exists()
 
 
 def script(path: Path, text: str) -> str:
@@ -273,7 +280,36 @@ def test_a_server_that_dies_is_told_with_its_last_words(
 ) -> None:
     Candidate().save(model_dir(tmp_path))
     binary = script(tmp_path / "server", "#!/bin/sh\necho some noise\necho no space left >&2\nexit 3\n")
-    assert reason(validate(server_binary=binary)) == "the server ended with code 3: no space left"
+    with pytest.raises(checks.MachineError, match="^the server ended with code 3: no space left$"):
+        validate(server_binary=binary)
+    assert not (tmp_path / "infra_blessing").exists(), "the next run would take a verdict from the cache"
+
+
+@pytest.mark.parametrize(
+    ("error", "of_machine"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (MemoryError(), True),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), True),
+        (OSError("SavedModel file does not exist at: nowhere"), False),
+        (tf.errors.InvalidArgumentError(None, None, "wrong shape"), False),
+    ],
+)
+def test_what_the_machine_does_is_told_from_what_the_model_does(error: Exception, of_machine: bool) -> None:
+    assert classifier.is_fault_of_machine(error) == of_machine
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(Code.UNAVAILABLE, checks.MachineError), (Code.INVALID_ARGUMENT, checks.RefusedError)],
+)
+def test_a_server_that_goes_away_is_no_verdict(code: Code, kind: type[Exception]) -> None:
+    class Gone(Client):
+        def predict(self, *_: object, **__: object) -> Never:
+            raise ServingError(code, "what it says")
+
+    with Gone("127.0.0.1", 1, "rest", model="m") as client, pytest.raises(kind, match="what it says"):
+        checks.check_answers(client, "rest", "pixels", {}, {})
 
 
 def test_a_server_ends_with_the_run_that_started_it() -> None:
