@@ -11,7 +11,6 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components.pusher.executor import newest_version
 from components.shared import model_store
 
 VERSION_PROPERTY, REASON_PROPERTY = "version", "reason"
@@ -36,17 +35,17 @@ class Executor(BaseExecutor):
         """
         result = artifact_utils.get_single_instance(output_dict["result"])
         base, version = exec_properties["base_directory"], exec_properties["version"]
-        newest = newest_version(base) if base and not version else 0
-        version = version or (str(newest) if newest else "")
-        folder = model_store.find(str(Path(base, version))) if version else None
-        if folder:
-            io_utils.copy_dir(folder, path_utils.serving_model_dir(result.uri))
-            result.set_string_custom_property(VERSION_PROPERTY, version)
-            logger.info("the baseline is version %s", version)
+        known = model_store.versions(base) if base else []
+        chosen = [each for each in known if version in ("", each.folder.name)]
+        if chosen:
+            served = chosen[-1]
+            io_utils.copy_dir(str(served.folder), path_utils.serving_model_dir(result.uri))
+            result.set_string_custom_property(VERSION_PROPERTY, served.folder.name)
+            logger.info("the baseline is version %d", served.number)
             return
-        if exec_properties["version"]:
+        if version:
             raise ValueError(f"there is no version {version} in {base}")
-        reason = f"{base}/{version} holds no SavedModel" if version else "nothing is in production yet"
+        reason = "nothing is in production yet"
         # A store of objects knows no empty folders.
         io_utils.write_string_file(str(Path(result.uri, NO_BASELINE_FILE)), reason)
         result.set_string_custom_property(REASON_PROPERTY, reason)

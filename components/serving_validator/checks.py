@@ -27,7 +27,13 @@ Outputs = Mapping[str, NDArray]
 
 
 # What a server answers where not the model is at fault, but the machine: a lost connection, a time-out.
-_OF_MACHINE = (Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.UNAVAILABLE)
+_OF_MACHINE = (
+    Code.CANCELLED,
+    Code.DEADLINE_EXCEEDED,
+    Code.RESOURCE_EXHAUSTED,
+    Code.ABORTED,
+    Code.UNAVAILABLE,
+)
 
 
 class RefusedError(Exception):

@@ -59,8 +59,8 @@ class Executor(BaseExecutor):
 
         Raises:
             ValueError: where the split has no examples.
-            checks.MachineError: where the server does not start, goes away or is too slow: this says nothing
-                of the model for ever, so the node fails, and the next run tries again.
+            checks.MachineError: where the server does not start, goes away or is too slow: that says
+                nothing of the model for ever, so the node fails, and the next run tries again.
         """
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         report = Report()
@@ -115,8 +115,8 @@ def _check_budget(latency_ms: dict[str, float], budget_ms: float) -> None:
     for transport, taken_ms in latency_ms.items():
         if taken_ms > budget_ms:
             raise checks.MachineError(
-                f"{transport}: 95 % of requests of one image take up to {taken_ms:.1f} ms, over the budget of "
-                f"{budget_ms:g} ms: run again when the machine is less busy, or raise "
+                f"{transport}: 95 % of requests of one image take up to {taken_ms:.1f} ms, over the budget "
+                f"of {budget_ms:g} ms: run again when the machine is less busy, or raise "
                 "serving_validator.latency_budget_ms"
             )
 

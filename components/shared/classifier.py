@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
+from components.shared import model_store
 from components.shared.errors import InputError
 from trainer import features
 
@@ -48,12 +49,12 @@ def find(folder: Path) -> Path:
     Raises:
         ModelError: where there is none.
     """
-    if (folder / MODEL_FILE).is_file():
+    if model_store.is_whole(folder):
         return folder
-    versions = [path.parent for path in folder.glob(f"*/{MODEL_FILE}") if path.parent.name.isdecimal()]
-    if not versions:
+    newest = model_store.newest(folder)
+    if newest is None:
         raise ModelError(f"{folder}: there is no model; `mnist run` pushes one, or name it with --model")
-    return max(versions, key=lambda path: int(path.name))
+    return newest.folder
 
 
 def image_size(model: Path) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from components.shared import model_store
 from pipeline.errors import REJECTED
 from pipeline.history import verdict
-from pipeline.history.rollback import versions
 from pipeline.local.outcome import Outcome
 
 
@@ -38,9 +38,11 @@ def show_outcome(console: Console, outcome: Outcome, log: Path) -> int:
         return REJECTED
     model, served = _short(outcome.pushed), outcome.pushed.parent
     cached = ", everything from the cache" if outcome.all_cached else ""
-    newest = versions(served)[-1]
+    newest = model_store.newest(served)
     overtaken = (
-        f"               (version {newest} is newer, and served)\n" if newest > int(model.name) else ""
+        f"               (version {newest.number} is newer, and served)\n"
+        if newest and newest.number > int(model.name)
+        else ""
     )
     console.print(
         f"verdict        [bold green]blessed[/] and pushed{cached}\n"

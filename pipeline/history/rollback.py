@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from components.shared import model_store
+from components.shared.model_store import Version
 from pipeline.config import PipelineConfig
 from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
 from pipeline.history.records import ROLLBACK, ROLLED_BACK_TO
 from pipeline.history.run_id import new_run_id
 from pipeline.local.lock import exclusive
-
-# Servers look at numeric names alone, so what is half copied below this name is never loaded.
-STAGING = ".rolling-back"
-_MODEL_FILE = "saved_model.pb"  # a folder without it is no version
 
 _Event = metadata_store_pb2.Event
 _Execution = metadata_store_pb2.Execution
@@ -41,15 +36,6 @@ class RolledBack:
     run_id: str
 
 
-def versions(serving_dir: Path) -> list[int]:
-    """The versions that a server sees in a folder, in ascending order."""
-    return sorted(
-        int(path.name)
-        for path in (serving_dir.iterdir() if serving_dir.is_dir() else ())
-        if path.name.isdecimal() and (path / _MODEL_FILE).is_file()
-    )
-
-
 def roll_back(config: PipelineConfig, version: int | None = None) -> RolledBack:
     """Push an earlier version once more, as the newest one, and record it in ML Metadata.
 
@@ -61,59 +47,36 @@ def roll_back(config: PipelineConfig, version: int | None = None) -> RolledBack:
         RollbackError: no such version.
         pipeline.lock.BusyError: a run of the pipeline is in progress, and may push.
     """
-    folder = config.serving_dir
+    base = config.serving_dir
     with exclusive(config.pipeline_root):
-        known = versions(folder)
-        chosen = _chosen(folder, known, version)
-        new = max(known[-1] + 1, int(time.time()))
-        record = _Record(config, folder / str(chosen))
+        known = model_store.versions(base)
+        chosen = _chosen(base, known, version)
+        record = _Record(config, chosen.folder)
         try:
-            _copy(folder / str(chosen), folder / str(new))
+            new = model_store.write(chosen.folder, base)
         except BaseException:
             record.end(_Execution.FAILED)
             raise
-        record.end(_Execution.COMPLETE, folder / str(new))
-    return RolledBack(folder / str(new), new, chosen, known[-1], record.run_id)
+        record.end(_Execution.COMPLETE, new.folder)
+    return RolledBack(new.folder, new.number, chosen.number, known[-1].number, record.run_id)
 
 
-def _chosen(folder: Path, known: list[int], version: int | None) -> int:
+def _chosen(base: Path, known: list[Version], version: int | None) -> Version:
     if not known:
-        raise RollbackError(f"{folder}: no model was pushed there yet")
+        raise RollbackError(f"{base}: no model was pushed there yet")
     if version is None:
         if len(known) == 1:
             raise RollbackError(
-                f"{folder}: version {known[0]} is the only one; there is none to go back to"
+                f"{base}: version {known[0].number} is the only one; there is none to go back to"
             )
         return known[-2]
-    if version not in known:
-        raise RollbackError(
-            f"{folder}: there is no version {version}; there are {', '.join(map(str, known))}"
-        )
-    if version == known[-1]:
-        raise RollbackError(f"{folder}: version {version} is the newest already")
-    return version
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a version folder so that it is there whole or not at all, also when the power fails."""
-    staging = target.parent / STAGING
-    shutil.rmtree(staging, ignore_errors=True)  # of a rollback that was killed
-    try:
-        shutil.copytree(source, staging)
-        for path in (*staging.rglob("*"), staging):
-            _to_disk(path)
-        staging.rename(target)
-        _to_disk(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if version == known[-1].number:
+        raise RollbackError(f"{base}: version {version} is the newest already")
+    for each in known:
+        if each.number == version:
+            return each
+    present = ", ".join(str(each.number) for each in known)
+    raise RollbackError(f"{base}: there is no version {version}; there are {present}")
 
 
 class _Record:

@@ -170,7 +170,6 @@ def test_a_model_below_a_gate_is_refused_and_the_served_one_stays(
     assert "refused" in done.stdout
     assert states(done)["Trainer"] == "cached"
     assert tree(finished / "serving") == served
-    assert not Path(finished, "serving", ".pushing").exists()
 
 
 def test_a_model_that_a_server_cannot_answer_with_is_refused(finished: Path, tiny_mnist_dir: Path) -> None:

@@ -56,9 +56,15 @@ def test_without_a_version_it_says_so_and_leaves_no_empty_folder(tmp_path: Path,
     assert Path(result.uri, NO_BASELINE_FILE).is_file()
 
 
-def test_a_version_without_a_model_is_none(tmp_path: Path) -> None:
-    (tmp_path / "serving" / "3").mkdir(parents=True)
-    assert "3 holds no SavedModel" in look(tmp_path).get_string_custom_property("reason")
+def test_an_empty_folder_with_a_higher_number_is_no_version(tmp_path: Path) -> None:
+    """The server goes on with the older model, so a candidate is compared with that."""
+    lay(tmp_path / "serving" / "9", b"old")
+    (tmp_path / "serving" / "2000000000").mkdir()
+    result = look(tmp_path)
+    assert result.get_string_custom_property("version") == "9"
+    folder = model_store.find(result.uri)
+    assert folder is not None
+    assert Path(folder, "saved_model.pb").read_bytes() == b"old"
 
 
 def test_the_fingerprint_tells_names_and_contents_apart(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_a_server_that_dies_is_told_with_its_last_words(
 ) -> None:
     Candidate().save(model_dir(tmp_path))
     binary = script(tmp_path / "server", "#!/bin/sh\necho some noise\necho no space left >&2\nexit 3\n")
-    with pytest.raises(checks.MachineError, match="^the server ended with code 3: no space left$"):
+    with pytest.raises(checks.MachineError, match=r"^the server ended with code 3: no space left$"):
         validate(server_binary=binary)
     assert not (tmp_path / "infra_blessing").exists(), "the next run would take a verdict from the cache"
 
