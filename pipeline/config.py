@@ -31,6 +31,7 @@ Strings = Annotated[
     BeforeValidator(lambda v: [s for s in v.split(",") if s] if isinstance(v, str) else v),
 ]
 
+CODE = "code"
 SCRATCH = ".scratch"  # below the pipeline's root: a folder for each run in progress
 
 # Without a container image TFX builds a source package of itself for every Beam node.
@@ -102,7 +103,6 @@ class TrainerConfig(_RecipeFields):
     checkpoint_dir: str = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"
     )
-    code: str = Field("", description="hash of the code, so that new code is a new run")
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the recipe, by the names of trainer.recipes.Params."""
@@ -328,6 +328,7 @@ class PipelineConfig(Section):
     name: str = Field("mnist", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
     root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
+    code: dict[str, str] = Field({}, description="hash of each node's code, as pipeline.resolve finds it")
     overlap: bool = Field(True, description="run nodes beside each other where cores and memory allow")
     data: DataConfig = DataConfig()
     data_gate: DataGateConfig = DataGateConfig()
@@ -425,7 +426,7 @@ def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from _keys(field.annotation, f"{prefix}{name}.")
-        else:
+        elif name != CODE:  # found, not set
             yield prefix + name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.statistics_gen.component import StatisticsGen
@@ -67,7 +68,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
-        custom_config=config.trainer.custom_config(),
+        custom_config=_custom_config(config, Trainer.__name__),
     )
     baseline_model = _baseline_model(config, trainer)
     evaluator = Evaluator(
@@ -139,7 +140,7 @@ def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
         schema=prepared.schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
-        custom_config=config.trainer.custom_config() | {"trials": trials},
+        custom_config=_custom_config(config, Tuner.__name__) | {"trials": trials},
     )
     return _pipeline(config, [*prepared.nodes(), tuner])
 
@@ -158,6 +159,12 @@ def _baseline_model(config: PipelineConfig, trainer: Trainer) -> BaselineModel |
         base_directory=_push_directory(config),
         version=config.baseline.version,
     )
+
+
+def _custom_config(config: PipelineConfig, node: str) -> dict[str, Any]:
+    # run_fn sees nothing but its custom_config, and tells a checkpoint of other code by the hash.
+    code = config.code.get(node)
+    return config.trainer.custom_config() | ({"code": code} if code else {})
 
 
 def _push_directory(config: PipelineConfig) -> str:
@@ -198,7 +205,11 @@ def _prepare(config: PipelineConfig) -> _Prepared:
         examples=example_gen.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn="trainer.preprocessing.preprocessing_fn",
-        custom_config={"height": data.height, "width": data.width, "code": config.trainer.code},
+        custom_config={
+            "height": data.height,
+            "width": data.width,
+            "code": config.code.get(Transform.__name__, ""),
+        },
         # The Trainer applies the graph batch by batch: floats on disk would be four times the bytes.
         materialize=False,
         disable_statistics=True,
@@ -232,6 +243,9 @@ def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:
     for node in nodes:
         if isinstance(node, BaseBeamComponent):
             node.with_beam_pipeline_args(config.beam.flags(node.id))
+        if (code := config.code.get(node.id)) and not isinstance(node, (Transform, Trainer, Tuner)):
+            # A property that no executor reads: it makes new code another node for every cache.
+            node.exec_properties["code"] = code
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),

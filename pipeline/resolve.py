@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.image_example_gen.sources import idx
-from pipeline.code_hash import code_hash
-from pipeline.config import ConfigError, PipelineConfig
+from pipeline.code_hash import code_hashes
+from pipeline.config import CODE, ConfigError, PipelineConfig
 from trainer import recipes
 from trainer.features import ImageShape
 
@@ -26,7 +26,7 @@ def check_training(config: PipelineConfig) -> None:
 
 
 def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
-    """Put the hash of the code and what the data are into the config; their URI stays.
+    """Put the hashes of the code and what the data are into the config; their URI stays.
 
     Args:
         config: settings.
@@ -47,4 +47,4 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
             num_classes=facts.num_classes,
         )
     check_training(config)
-    return config.replace("trainer", code=code_hash(config.trainer))
+    return config.model_copy(update={CODE: code_hashes(config.trainer)})

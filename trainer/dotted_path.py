@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
 
 
@@ -27,19 +26,3 @@ def load(path: str, setting: str) -> Any:
     if not callable(found):
         raise ValueError(f"{setting}={path}: this is no function but a {type(found).__name__}")
     return found
-
-
-def source_file(path: str, setting: str) -> str:
-    """The file of the module that a dotted path names, without running it.
-
-    Raises:
-        ValueError: where there is none.
-    """
-    module = path.rpartition(".")[0]
-    try:
-        found = importlib.util.find_spec(module) if module else None
-    except ImportError:
-        found = None
-    if found is None or found.origin is None:
-        raise ValueError(f"{setting}={path}: there is no module {module!r}; see PYTHONPATH")
-    return found.origin

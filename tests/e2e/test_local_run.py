@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
 MNIST = str(Path(sys.prefix) / "bin/mnist")
 NODES = [
     "Images",
@@ -42,6 +43,16 @@ SETTINGS = {
 }
 TINY = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
 EXECUTED = re.compile(r"^(\w+) +(cached|done|failed|skipped) +[0-9.]+ s$", re.MULTILINE)
+
+
+BROKEN_EXECUTOR = """
+
+def _broken(*args):
+    raise RuntimeError("an edit")
+
+
+Executor.Do = _broken
+"""
 
 
 def command(root: Path, data: Path, *options: str) -> list[str]:
@@ -419,3 +430,27 @@ def test_damaged_data_stop_before_training_and_say_what_to_do(tiny_mnist_dir: Pa
     assert first == f"mnist: DataGate failed: {len(anomalies)} anomalies in the data"
     assert all(re.match(r"  (test|train)\.[a-z_.]+ \(\d+\.\d%\): ", line) for line in anomalies)
     assert "or let them pass with --set data_gate.allow=test.skew.mean_intensity," in last
+
+
+def test_an_edit_of_a_node_s_code_executes_it_and_what_follows(
+    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    for package in ("components", "pipeline", "serving", "trainer"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    edited = {"PYTHONPATH": str(tmp_path)}
+    with (tmp_path / "components/evaluator/gates.py").open("a") as gates:
+        gates.write("# An edit.\n")
+
+    done = run(finished, tiny_mnist_dir, environment=edited)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = ["Evaluator", "Pusher", "ReportGen"]
+    assert states(done) == dict.fromkeys(NODES, "cached") | dict.fromkeys(after, "done")
+
+    with (tmp_path / "components/image_example_gen/executor.py").open("a") as ingest:
+        ingest.write(BROKEN_EXECUTOR)
+
+    done = run(finished, tiny_mnist_dir, environment=edited)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "mnist: ImageExampleGen failed: an edit" in done.stderr
