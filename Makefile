@@ -52,7 +52,7 @@ bench: data  ## seconds per node, and the whole against a bare Keras script
 	@$(BIN)/python -m bench.run
 
 conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
-	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/serving/test_conformance.py
+	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/integration/serving/test_conformance.py
 
 image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)

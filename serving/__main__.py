@@ -1,5 +1,5 @@
 """`python -m serving`: the server by itself."""
 
-from serving.command import serve
+from serving.cli import serve
 
 serve(prog_name="python -m serving")

@@ -14,8 +14,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, dotted_path, features, model, run_metrics, signatures, warmup
-from trainer.batches import cache_budget_bytes, read_split
+from trainer import devices, dotted_path, features, model, run_metrics, samples, signatures, warmup
+from trainer.batches import cache_budget_bytes, evaluation_batches, read_split
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import SAVE_EVERY_S, Store
 from trainer.fit import Splits, fit
@@ -85,6 +85,7 @@ def run_fn(fn_args: FnArgs) -> None:
     network.set_weights(trained.network.get_weights())
     signatures.export(fn_args.serving_model_dir, network, params, transform, model_fn)
     warmup.write(fn_args.serving_model_dir, image_shape)
+    samples.write(fn_args.serving_model_dir, evaluation_batches(splits.validation, transform, 500))
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.remove()
 

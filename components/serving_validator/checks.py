@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components.shared import classifier
 from serving.client import Client, TransportName
-from serving.errors import Code, ServingError
+from serving.protocol.errors import Code, ServingError
 from trainer import features
 
 TOLERANCE = 1e-4  # of a probability

@@ -15,7 +15,7 @@ from pathlib import Path
 from components.serving_validator import tied
 from components.serving_validator.checks import MachineError, RefusedError
 from serving.client import Client
-from serving.errors import ServingError
+from serving.protocol.errors import ServingError
 
 HOST = "127.0.0.1"
 MODEL = "candidate"

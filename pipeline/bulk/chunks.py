@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from components.image_example_gen.sources import idx
 from pipeline.errors import UserError
-from serving import digit
+from serving.client import pictures
 
 IMAGES = 4096  # of an IDX file in a chunk; fewer where they would not fit into idx.BUFFER_BYTES
 PICTURES = 256
@@ -148,8 +148,8 @@ def _read_pictures(task: Task) -> Chunk:
     images, errors = [np.empty((0, *task.size), np.uint8)], {}
     for place, file in enumerate(task.files):
         try:
-            images.append(_fitted(digit.read(file), task)[np.newaxis])
-        except digit.ImageError as error:
+            images.append(_fitted(pictures.read(file), task)[np.newaxis])
+        except pictures.ImageError as error:
             errors[place] = str(error)
         except OSError as error:
             errors[place] = error.strerror or str(error)
@@ -158,14 +158,14 @@ def _read_pictures(task: Task) -> Chunk:
 
 def _fitted(grey: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
     if task.center:
-        return digit.normalise(grey, *task.size)
+        return pictures.normalise(grey, *task.size)
     if grey.shape != task.size:
-        raise digit.ImageError(f"{_text(grey.shape)} pixels, but the model takes {_text(task.size)}")
+        raise pictures.ImageError(f"{_text(grey.shape)} pixels, but the model takes {_text(task.size)}")
     return grey
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    found = digit.picture_files(folder)
+    found = pictures.picture_files(folder)
     if not found:
         raise InputError(f"{folder}: no PNG or JPEG file in this folder; IDX files are named one by one")
     return found
@@ -174,7 +174,7 @@ def _in_folder(folder: Path) -> list[Path]:
 def _is_picture(path: Path) -> bool:
     with path.open("rb") as file:
         begin = file.read(4)
-    return begin.startswith(_MAGIC) or path.suffix.lower() in digit.SUFFIXES
+    return begin.startswith(_MAGIC) or path.suffix.lower() in pictures.SUFFIXES
 
 
 def _idx_chunks(path: Path, size: tuple[int, int]) -> tuple[tuple[int, ...], bool]:

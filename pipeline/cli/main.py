@@ -44,9 +44,7 @@ PAGES = {
     "run": Page("pipeline.cli.run:run", "Run the whole pipeline on this machine, up to a pushed model."),
     "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
     "schedule": Page("pipeline.commands.submit:schedule", "Run a compiled pipeline again and again."),
-    "serve": Page(
-        "serving.command:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."
-    ),
+    "serve": Page("serving.cli:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."),
     "submit": Page(
         "pipeline.commands.submit:submit", "Start a run of a compiled pipeline (`mnist compile`)."
     ),

@@ -18,9 +18,8 @@ from rich.table import Table
 
 from components.image_example_gen.sources import idx
 from pipeline.errors import UserError
-from serving import digit
-from serving.client import Client, Metadata, Tls
-from serving.errors import Code, ServingError
+from serving.client import Client, Metadata, Tls, pictures
+from serving.protocol.errors import Code, ServingError
 from trainer import features
 
 STDIN = "-"
@@ -158,7 +157,7 @@ def _one_line_errors() -> Iterator[None]:
     except ServingError as error:
         hint = "; `mnist serve` starts one here" if error.code is Code.UNAVAILABLE else ""
         raise UserError(f"{' '.join(error.message.split())}{hint}") from None
-    except (digit.ImageError, ValueError) as error:
+    except (pictures.ImageError, ValueError) as error:
         raise UserError(str(error)) from None
 
 
@@ -169,9 +168,9 @@ def _read_files(names: Sequence[str]) -> Iterator[Picture]:
             name = "standard input" if file is None else str(file)
             content = sys.stdin.buffer.read() if file is None else file
             try:
-                yield Picture(name, digit.read(content))
-            except digit.ImageError as error:
-                raise digit.ImageError(f"{name}: {error}") from None
+                yield Picture(name, pictures.read(content))
+            except pictures.ImageError as error:
+                raise pictures.ImageError(f"{name}: {error}") from None
 
 
 def _files(name: str) -> list[Path | None]:
@@ -182,7 +181,7 @@ def _files(name: str) -> list[Path | None]:
     path = Path(name)
     if not path.is_dir():
         return [path]
-    found = digit.picture_files(path)
+    found = pictures.picture_files(path)
     if not found:
         raise ValueError(f"{path}: no PNG or JPEG file in this folder")
     return list(found)
@@ -250,9 +249,9 @@ def _fitted(picture: Picture, size: tuple[int, int], center: bool) -> NDArray[np
 
     if center and not picture.ready:
         try:
-            return digit.normalise(picture.grey, *size)
-        except digit.ImageError as error:
-            raise digit.ImageError(f"{picture.name}: {error}") from None
+            return pictures.normalise(picture.grey, *size)
+        except pictures.ImageError as error:
+            raise pictures.ImageError(f"{picture.name}: {error}") from None
     if picture.grey.shape != size:
         found, wanted = (" x ".join(map(str, shape)) for shape in (picture.grey.shape, size))
         remedy = "leave --no-center away" if not picture.ready else "it is of another data set"

@@ -22,7 +22,7 @@ from components.shared.examples import read_split
 from pipeline.errors import UserError
 from pipeline.history import records
 from pipeline.history.records import EXAMPLE_GEN, PUSHER, TRAINER, Run
-from serving import request_reader
+from pipeline.monitor import request_log
 from trainer import features
 
 DATA_GATE = "DataGate"
@@ -82,7 +82,7 @@ class Observed:
     requests: int = 0
     images: int = 0
     elsewhere: int = 0
-    damage: request_reader.Damage = field(default_factory=request_reader.Damage)
+    damage: request_log.Damage = field(default_factory=request_log.Damage)
 
 
 @dataclass(frozen=True)
@@ -202,17 +202,17 @@ def observe(folder: Path, expected: Expected, any_version: bool = False) -> Obse
     Raises:
         MonitorError: where there is no log, or no request for the model in it.
     """
-    files = request_reader.find_files(folder)
+    files = request_log.find_files(folder)
     if not files:
         raise MonitorError(
-            f"{folder}: no request log (*{request_reader.SUFFIX}) in this folder; a server completes a "
+            f"{folder}: no request log (*{request_log.SUFFIX}) in this folder; a server completes a "
             "file after five minutes, and at its end"
         )
     seen = Observed(
         {name: np.zeros(image_facts.BINS, np.int64) for name in (*image_facts.IMAGE_FACTS, CONFIDENCE)},
         np.zeros(len(expected.classes), np.int64),
     )
-    for request in request_reader.read(files, expected.size, seen.damage):
+    for request in request_log.read(files, expected.size, seen.damage):
         if request.model == expected.model and (any_version or request.version == expected.version):
             _add(seen, request)
         else:
@@ -253,7 +253,7 @@ def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
     return Findings(expected, observed, tuple(found))
 
 
-def _add(seen: Observed, request: request_reader.Request) -> None:
+def _add(seen: Observed, request: request_log.Request) -> None:
     seen.requests += 1
     if request.images is not None:
         seen.images += len(request.images)

@@ -224,13 +224,13 @@ for (const kind of ["dragover", "drop", "dragleave"]) {
 
 async function showSamples() {
   const response = await fetch("samples.json").catch(() => null);
-  if (!response?.ok) return; // the server has no data set at hand
+  if (!response?.ok) return; // the model brings no samples along
   const { height, width, samples } = await response.json();
   if (height !== model.height || width !== model.width) return;
-  byId("sample-list").replaceChildren(...samples.map(({ index, label, pixels }) => {
+  byId("sample-list").replaceChildren(...samples.map(({ label, pixels }, at) => {
     const values = Uint8Array.from(atob(pixels), (character) => character.charCodeAt(0));
     const image = Array.from({ length: height }, (_, y) => [...values.subarray(y * width, (y + 1) * width)]);
-    const button = element("button", { type: "button", title: `Test digit ${index}, a ${label}` });
+    const button = element("button", { type: "button", title: `Sample ${at + 1}, a ${label}` });
     const canvas = element("canvas", { width, height });
     paint(canvas, image);
     button.append(canvas);

@@ -1,5 +1,5 @@
-// From a picture of a digit to what the model was trained on: the same steps as serving/digit.py, which
-// explains them. A test holds the two together.
+// From a picture of a digit to what the model was trained on: the same steps as serving/client/pictures.py,
+// which explains them. A test holds the two together.
 
 const BOX_SHARE = 20 / 28;
 const THINNEST = 0.9, STROKE = 2.0;

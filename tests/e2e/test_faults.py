@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.loader import find_versions
+from serving.models.loader import find_versions
 from tests.e2e.test_local_run import MNIST, NODES, states
 
 QUICK = [

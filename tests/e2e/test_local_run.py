@@ -388,7 +388,7 @@ def test_the_log_of_the_pushed_model_s_server_is_watched(
 ) -> None:
     from components.image_example_gen.sources import idx
     from serving.client import Client
-    from tests.serving.model_server import running
+    from tests.integration.serving.model_server import running
     from trainer import features
 
     images = next(idx.read_images(tiny_mnist_dir / "t10k-images-idx3-ubyte", 200))

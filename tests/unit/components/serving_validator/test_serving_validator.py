@@ -26,7 +26,7 @@ from components.serving_validator import checks, executor, tied
 from components.serving_validator.executor import Executor
 from components.shared import classifier
 from serving.client import Client
-from serving.errors import Code, ServingError
+from serving.protocol.errors import Code, ServingError
 from trainer import features, warmup
 
 CLASSES = 10

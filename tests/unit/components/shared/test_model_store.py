@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 
 from components.shared import classifier, model_store
-from serving import warmup
-from serving.config_file import ModelConfig
-from serving.loader import Loader, State, find_versions
+from serving.models import warmup
+from serving.models.config_file import ModelConfig
+from serving.models.loader import Loader, State, find_versions
 
 DATA = "variables/variables.data-{:05d}-of-{:05d}"
 

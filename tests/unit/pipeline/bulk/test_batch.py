@@ -17,7 +17,7 @@ from components.image_example_gen.sources import idx
 from components.shared import classifier
 from pipeline.bulk import chunks, inference
 from pipeline.config import LOCAL_BEAM_ARGS
-from serving import digit
+from serving.client import pictures
 from tests.conftest import idx_bytes
 from tests.unit.pipeline import means_model
 from trainer import features
@@ -113,7 +113,7 @@ def test_pictures_are_centred_as_for_the_server(images: np.ndarray, versions: Pa
     large = 255 - np.kron(np.pad(images[0], 20), np.ones((4, 4), np.uint8))
     Image.fromarray(large).save(tmp_path / "large.png")
     (found,) = infer([tmp_path / "large.png"], versions, tmp_path / "out.jsonl")
-    classes, _ = classifier.load(versions / "10")(digit.normalise(large, *SIZE)[np.newaxis])
+    classes, _ = classifier.load(versions / "10")(pictures.normalise(large, *SIZE)[np.newaxis])
     assert found["digit"] == classes[0]
 
 

@@ -16,7 +16,7 @@ from pipeline.config import PipelineConfig, with_settings
 from pipeline.history import rollback
 from pipeline.history.records import History
 from pipeline.local.lock import BusyError, exclusive
-from serving.loader import find_versions
+from serving.models.loader import find_versions
 
 FUTURE = int(time.time()) + 10**6  # pushed when the clock was wrong
 

@@ -23,10 +23,10 @@ from pipeline.history import records
 from pipeline.monitor import drift, page
 from pipeline.monitor.drift import Expected, Limits, MonitorError
 from serving.client import Client
-from serving.inference import Prediction
-from serving.metrics import Metrics
-from serving.request_log import RequestLog, RequestLogConfig
-from tests.serving.model_server import running
+from serving.models.inference import Prediction
+from serving.server.telemetry.metrics import Metrics
+from serving.server.telemetry.request_log import RequestLog, RequestLogConfig
+from tests.integration.serving.model_server import running
 from tests.unit.pipeline import means_model
 from trainer import features
 

@@ -1,0 +1,188 @@
+"""The configuration files of TF Serving, in protobuf's text format: which models, and how to batch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+
+from serving.models.batching import BatchingParameters
+from serving.protocol.errors import invalid
+from serving.protocol.protos import model_server_config_pb2
+
+PLATFORM = "tensorflow"
+
+
+class ConfigFileError(ValueError):
+    """A configuration file that cannot be used, with the reason in one line."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which of the versions in a folder are served."""
+
+    latest: int = 1  # that many of the newest; 0 with `specific` or `every`
+    every: bool = False
+    specific: tuple[int, ...] = ()
+
+    def choose(self, found: Iterable[int]) -> set[int]:
+        """The versions to serve, among those found."""
+        versions = sorted(found, reverse=True)
+        if self.every:
+            return set(versions)
+        if self.specific:
+            return set(versions) & set(self.specific)
+        return set(versions[: self.latest])
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve."""
+
+    name: str
+    base_path: Path  # the folder of the version folders
+    policy: Policy = Policy()
+    labels: dict[str, int] = field(default_factory=dict)
+
+
+def read_models(path: Path) -> list[ModelConfig]:
+    """Read a model config file (`ModelServerConfig`).
+
+    Raises:
+        ConfigFileError: for what is no such file, or a configuration that cannot be served.
+        OSError: when it cannot be read.
+    """
+    message = model_server_config_pb2.ModelServerConfig()
+    _parse(path, message)
+    try:
+        return models_of(message)
+    except Exception as error:
+        raise ConfigFileError(f"{path}: {getattr(error, 'message', error)}") from None
+
+
+def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
+    """The models that a configuration names.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT in TF Serving's words.
+    """
+    configs: dict[str, ModelConfig] = {}
+    for model in message.model_config_list.config:
+        if model.name in configs:
+            raise invalid(f"Illegal to list model {model.name} multiple times in config list")
+        if not os.path.isabs(model.base_path):  # noqa: PTH117 (an empty path is not absolute either)
+            raise invalid(
+                f"Expected model {model.name} to have an absolute path or URI;"
+                f" got base_path()={model.base_path}"
+            )
+        if not model.model_platform:
+            raise invalid(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                f"ModelServerConfig::model_platform, model name is {model.name}"
+            )
+        if model.model_platform != PLATFORM:
+            raise invalid(f"Model {model.name} requests unsupported platform {model.model_platform}")
+        configs[model.name] = ModelConfig(
+            model.name,
+            Path(model.base_path),
+            _policy(model.model_version_policy),
+            dict(model.version_labels),
+        )
+    return list(configs.values())
+
+
+def _policy(message: Any) -> Policy:
+    choice = message.WhichOneof("policy_choice")
+    if choice == "all":
+        return Policy(latest=0, every=True)
+    if choice == "specific" and message.specific.versions:
+        return Policy(latest=0, specific=tuple(message.specific.versions))
+    if choice == "specific":
+        return Policy(latest=0)
+    return Policy(latest=max(message.latest.num_versions, 1))
+
+
+def read_batching(path: Path) -> BatchingParameters:
+    """Read a batching parameters file (`BatchingParameters`).
+
+    Raises:
+        ConfigFileError: for what is no such file, or for values that make no sense.
+        OSError: when it cannot be read.
+    """
+    message = _batching_message()()
+    _parse(path, message)
+    unsupported = ("pad_variable_length_inputs", "enable_large_batch_splitting", "max_execution_batch_size")
+    for name in unsupported:
+        if name in {descriptor.name for descriptor, _ in message.ListFields()}:
+            raise ConfigFileError(f"{path}: {name} is not supported")
+    defaults = BatchingParameters()
+    values = {
+        name: getattr(message, name).value if message.HasField(name) else getattr(defaults, name)
+        for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    }
+    sizes = tuple(message.allowed_batch_sizes)
+    for name, value in values.items():
+        if value < (0 if name == "batch_timeout_micros" else 1):
+            raise ConfigFileError(f"{path}: {name} must be positive, but is {value}")
+    if sizes and (
+        list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != values["max_batch_size"]
+    ):
+        raise ConfigFileError(
+            f"{path}: allowed_batch_sizes must increase, and the last one must be max_batch_size"
+        )
+    return BatchingParameters(**values, allowed_batch_sizes=sizes)
+
+
+def _parse(path: Path, message: Any) -> None:
+    try:
+        text_format.Parse(path.read_text("utf-8"), message)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        kind = message.DESCRIPTOR.full_name
+        raise ConfigFileError(f"{path}: Error parsing text-format {kind}: {error}") from None
+
+
+@functools.cache
+def _batching_message() -> type[Any]:
+    """TF Serving's BatchingParameters, which the tensorflow-serving-api package does not ship."""
+    kind = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving/batching_parameters.proto",
+        package="tensorflow.serving",
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    message = file.message_type.add(name="BatchingParameters")
+    wrapped = {
+        "max_batch_size": (1, "Int64Value"),
+        "batch_timeout_micros": (2, "Int64Value"),
+        "max_enqueued_batches": (3, "Int64Value"),
+        "num_batch_threads": (4, "Int64Value"),
+        "thread_pool_name": (5, "StringValue"),
+        "enable_large_batch_splitting": (8, "BoolValue"),
+        "max_execution_batch_size": (9, "Int64Value"),
+    }
+    for name, (number, wrapper) in wrapped.items():
+        message.field.add(
+            name=name,
+            number=number,
+            label=kind.LABEL_OPTIONAL,
+            type=kind.TYPE_MESSAGE,
+            type_name=f".google.protobuf.{wrapper}",
+        )
+    message.field.add(name="allowed_batch_sizes", number=6, label=kind.LABEL_REPEATED, type=kind.TYPE_INT64)
+    message.field.add(
+        name="pad_variable_length_inputs", number=7, label=kind.LABEL_OPTIONAL, type=kind.TYPE_BOOL
+    )
+    pool = descriptor_pool.DescriptorPool()
+    wrappers = descriptor_pb2.FileDescriptorProto()
+    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
+    pool.Add(wrappers)
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters")
+    )

@@ -1,0 +1,26 @@
+"""TensorFlow, as everything here imports it: quiet, leaving no file behind, without what it does not need.
+
+Nothing else in this room may import it, or its messages otherwise than from serving.protocol.protos:
+what is set here only counts before TensorFlow is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow imports Keras. That writes a configuration into the home folder and obeys one there, unless
+# there can be none; and it imports pyplot where it finds it, for functions not called here.
+os.environ.setdefault("KERAS_HOME", os.devnull)
+_hidden = sys.modules.setdefault("matplotlib", None) is None  # type: ignore[arg-type]
+try:
+    import tensorflow as tf
+finally:
+    if _hidden:
+        del sys.modules["matplotlib"]
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+__all__ = ["tf"]

@@ -1,0 +1,126 @@
+"""Every request leaves a trace: metrics always, a line of the access log when there is one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from serving.models.runtime import tf
+from serving.models.servable import as_serving_error
+from serving.protocol.errors import Code, ServingError
+from serving.server.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+
+
+@dataclass
+class Record:
+    """What is known of a request; the transports fill it in."""
+
+    entrypoint: str  # REST or GRPC
+    api: str  # Predict, Classify, …
+    peer: str = ""
+    model: str = ""
+    version: str = ""
+    signature: str = ""
+    request_bytes: int = 0
+    code: Code = Code.OK
+    message: str = ""
+
+
+class AccessLog:
+    """A JSON object a line, for each request; flushed every second."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to a file."""
+        self._file: IO[bytes] = path.open("ab")
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._flusher = threading.Thread(target=self._flush, name="access-log", daemon=True)
+        self._flusher.start()
+
+    def write(self, record: Record, seconds: float) -> None:
+        """Append a line."""
+        line = orjson.dumps(
+            {
+                "time": time.time(),
+                "entrypoint": record.entrypoint,
+                "api": record.api,
+                "peer": record.peer,
+                "model": record.model,
+                "version": record.version,
+                "signature": record.signature,
+                "status": record.code.name,
+                "error": record.message[:1000],
+                "latency_ms": round(seconds * 1e3, 3),
+                "request_bytes": record.request_bytes,
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        with self._lock:
+            self._file.write(line)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._stop.set()
+        self._flusher.join()
+        self._file.close()
+
+    def _flush(self) -> None:
+        while not self._stop.wait(FLUSH_S):
+            with self._lock:
+                self._file.flush()
+
+
+class Recorder:
+    """Turns what happens to a request into metrics, log lines, and one kind of error."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None = None) -> None:
+        """Record into these."""
+        self.metrics = metrics
+        self._access_log = access_log
+
+    @contextmanager
+    def request(self, entrypoint: str, api: str) -> Iterator[Record]:
+        """Around the handling of one request.
+
+        Raises:
+            ServingError: whatever was raised inside, as the error that the client gets.
+        """
+        record = Record(entrypoint, api)
+        start = time.perf_counter()
+        try:
+            try:
+                yield record
+            except ServingError:
+                raise
+            except TimeoutError:
+                raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
+            except tf.errors.OpError as error:
+                raise as_serving_error(error) from error
+            except Exception as error:
+                log.exception("%s %s of %s failed", entrypoint, api, record.model)
+                raise ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
+        except ServingError as error:
+            record.code, record.message = error.code, error.message
+            raise
+        except BaseException:
+            record.code = Code.CANCELLED
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            self.metrics.request(
+                record.model, record.version, record.api, record.entrypoint, record.code, seconds
+            )
+            if self._access_log is not None:
+                self._access_log.write(record, seconds)
