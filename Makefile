@@ -7,7 +7,8 @@ READY := $(VENV)/.ready$(if $(PYTHON),-$(notdir $(PYTHON)))
 EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
 TARGET ?= cpu
 JOBS ?= 2
-IMAGE ?= mnist-tfx:$(TARGET)
+PROGRAM := $(shell sed -n 's/^NAME = "\(.*\)"/\1/p' pipeline/product.py)
+IMAGE ?= $(PROGRAM)-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
@@ -20,13 +21,13 @@ $(READY): setup/venv.py setup/find_python.sh setup/tools.txt pyproject.toml uv.l
 	@touch $@
 
 data: $(READY)  ## fetch and verify MNIST into var/data
-	@$(BIN)/mnist data fetch
+	@$(BIN)/$(PROGRAM) data fetch
 
 run: $(READY)  ## the main job: MNIST through the whole pipeline to a pushed model
-	@$(BIN)/mnist run
+	@$(BIN)/$(PROGRAM) run
 
 serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw digits on: http://127.0.0.1:8501
-	@$(BIN)/mnist serve
+	@$(BIN)/$(PROGRAM) serve
 
 check: lint  ## what to run before each commit: lint, and the unit tests that need no data
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not (slow or data)' tests/unit

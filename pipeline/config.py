@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline import product
 from pipeline.errors import UserError
 from trainer import features
 from trainer.recipes import Params
@@ -55,7 +56,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The four IDX files, and what is known about them before the pipeline runs."""
 
-    dataset: str = Field("mnist", description="name: drift is looked for among data of the same name")
+    dataset: str = Field(
+        product.DATASET, description="name: drift is looked for among data of the same name"
+    )
     uri: str = Field("", description="folder of the IDX files")
     fingerprint: str = Field("", description="SHA-256 of the files' contents; empty: not checked")
     height: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.height, description="image height in pixels")
@@ -158,7 +161,9 @@ class ServingValidatorConfig(Section):
 class PushConfig(Section):
     """Where an accepted model goes."""
 
-    model_name: str = Field("mnist", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="served name")
+    model_name: str = Field(
+        product.NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="served name"
+    )
     to: Literal["folder", "artifact"] = Field(
         "folder", description="a folder that a server reads, or nothing but the pushed_model artifact"
     )
@@ -287,7 +292,7 @@ class BeamNodes(Section):
     StatisticsGen: BeamNode = BeamNode()
     Transform: BeamNode = BeamNode()
     Evaluator: BeamNode = BeamNode()
-    Batch: BeamNode = Field(BeamNode(), description="bulk inference, which is no node: `mnist batch`")
+    Batch: BeamNode = Field(BeamNode(), description="bulk inference, which is no node: the command `batch`")
 
 
 class BeamConfig(Section):
@@ -325,7 +330,7 @@ class BeamConfig(Section):
 class PipelineConfig(Section):
     """All settings of one pipeline; what differs between targets comes in through here alone."""
 
-    name: str = Field("mnist", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
+    name: str = Field(product.NAME, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
     root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
     code: dict[str, str] = Field({}, description="hash of each node's code, as pipeline.resolve finds it")

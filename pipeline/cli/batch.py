@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline import product
 from pipeline.cli.options import config_of
 from pipeline.config import PipelineConfig
 from pipeline.errors import INTERRUPTED, REJECTED, RefusedError
@@ -102,7 +103,9 @@ def _infer(
     click.echo(f"{total:,} images in {seconds:.1f} s ({total / seconds:,.0f} a second), by {folder}")
     click.echo(f"answers in {output}")
     if unread:
-        click.echo(f"mnist: {unread} pictures could not be read: see `error` in {output}", err=True)
+        click.echo(
+            f"{product.NAME}: {unread} pictures could not be read: see `error` in {output}", err=True
+        )
     return REJECTED if unread else 0
 
 

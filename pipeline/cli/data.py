@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from pipeline import product
 from pipeline.cli.console import download_bar
 from pipeline.datasets import catalogue
 
@@ -17,7 +18,9 @@ def data() -> None:
 
 
 @data.command()
-@click.option("--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist or kmnist.")
+@click.option(
+    "--dataset", default=product.DATASET, show_default=True, help="mnist, fashion-mnist or kmnist."
+)
 @click.option(
     "--dest",
     type=click.Path(path_type=Path),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from pipeline import product
 from pipeline.errors import BAD_INPUT
 from pipeline.runtime import environment
 
@@ -88,10 +89,24 @@ class Pages(click.Group):
             if not hasattr(error, "exit_code"):
                 raise
             message, code = str(error), error.exit_code
-        click.echo(f"mnist: {message}", err=True)
+        click.echo(f"{product.NAME}: {message}", err=True)
         return ctx.exit(code)
 
 
-@click.group(cls=Pages, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Pages,
+    help=product.SUMMARY,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        # The server knows no other room, and so not the product's name.
+        "default_map": {
+            "serve": {
+                "model_dir": f"var/serving/{product.NAME}",
+                "data_dir": f"var/data/{product.DATASET}",
+            }
+        },
+    },
+)
 def main() -> None:
-    """MNIST from IDX files to a served model: one TFX pipeline, here or on Kubeflow."""
+    """Call a command."""

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import product
 from pipeline.cli.options import config_of, of_past_runs
 from pipeline.config import PipelineConfig
 from pipeline.errors import DRIFT
@@ -30,7 +31,7 @@ _LIMIT = click.FloatRange(0, 1)
     "--logs",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     required=True,
-    help="The folder that `mnist serve --log-requests` wrote.",
+    help=f"The folder that `{product.NAME} serve --log-requests` wrote.",
 )
 @click.option(
     "--run", metavar="ID", help="The run that trained the model. [default: the newest that pushed]"
@@ -121,4 +122,4 @@ def _print(found: Findings) -> None:
         (seen.damage.files, "files break off: what follows was skipped"),
     ):
         if count:
-            click.echo(f"mnist: warning: {count} {what}", err=True)
+            click.echo(f"{product.NAME}: warning: {count} {what}", err=True)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.image_example_gen.sources import idx
+from pipeline import product
 from pipeline.errors import UserError
 from serving.client import Client, Metadata, Tls, pictures
 from serving.protocol.errors import Code, ServingError
@@ -70,14 +71,14 @@ class Result:
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    default=Path("var/data/mnist"),
+    default=Path("var/data", product.DATASET),
     show_default=True,
     help="Folder of the IDX files that --test-index reads.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address of the server.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its port. [default: 8500, with --rest 8501]")
 @click.option("--grpc/--rest", "grpc", default=True, help="Which API to use. [default: grpc]")
-@click.option("--model", default="mnist", show_default=True, help="Name of the model.")
+@click.option("--model", default=product.NAME, show_default=True, help="Name of the model.")
 @click.option(
     "--version", type=click.IntRange(0), metavar="N", help="Ask this version. [default: the newest]"
 )
@@ -124,7 +125,7 @@ def query(
     """Ask a model server which digits are on pictures.
 
     IMAGE is a PNG or JPEG file of any size, a folder of them, or - for standard input. The server is
-    `mnist serve` or any TensorFlow Serving.
+    this program's (`serve`) or any TensorFlow Serving.
 
     Exit code: 0 answered, 2 bad input or no answer.
     """
@@ -155,7 +156,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        hint = "; `mnist serve` starts one here" if error.code is Code.UNAVAILABLE else ""
+        hint = f"; `{product.NAME} serve` starts one here" if error.code is Code.UNAVAILABLE else ""
         raise UserError(f"{' '.join(error.message.split())}{hint}") from None
     except (pictures.ImageError, ValueError) as error:
         raise UserError(str(error)) from None

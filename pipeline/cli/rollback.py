@@ -15,7 +15,7 @@ def rollback(version: int | None, root: str | None, settings: tuple[str, ...]) -
     """Make an earlier pushed version the newest again; without VERSION, the one before the newest.
 
     The version is copied to a new, higher number, which servers take up by themselves. ML Metadata
-    records it: `mnist runs` shows it.
+    records it: `runs` shows it.
 
     Exit code: 0 done, 2 there is no such version, or a run is in progress.
     """

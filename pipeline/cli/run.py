@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from components.shared import model_store
-from pipeline import resolve
+from pipeline import product, resolve
 from pipeline.cli.console import RunView
 from pipeline.cli.data import fetch_with_bar
 from pipeline.cli.summary import show_outcome
@@ -39,9 +39,11 @@ R = TypeVar("R", bound=Result)
 @click.option(
     "--recipe-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Hyper-parameters from a TOML file, such as `mnist tune` writes.",
+    help=f"Hyper-parameters from a TOML file, such as `{product.NAME} tune` writes.",
 )
-@click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
+@click.option(
+    "--dataset", help=f"A data set known by name, fetched if need be. [default: {product.DATASET}]"
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),

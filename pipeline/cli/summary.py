@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from components.shared import model_store
+from pipeline import product
 from pipeline.errors import REJECTED
 from pipeline.history import verdict
 from pipeline.local.outcome import Outcome
@@ -50,7 +51,7 @@ def show_outcome(console: Console, outcome: Outcome, log: Path) -> int:
         f"{overtaken}"
         f"report         {_short(outcome.report)}\n"
         f"log            {_short(log)}\n"
-        f"next           {_short(Path(sys.prefix))}/bin/mnist serve --model-dir {_short(served)}"
+        f"next           {_short(Path(sys.prefix))}/bin/{product.NAME} serve --model-dir {_short(served)}"
     )
     return 0
 

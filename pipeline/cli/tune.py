@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from pipeline import product
 from pipeline.cli.console import RunView
 from pipeline.cli.run import dataset_name, run_config, with_data, with_live_view
 from pipeline.errors import UserError
@@ -28,9 +29,11 @@ from pipeline.local.outcome import Tuned
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("recipe.toml"),
     show_default=True,
-    help="Where to write the best recipe; `mnist run --recipe-file` reads it.",
+    help=f"Where to write the best recipe; `{product.NAME} run --recipe-file` reads it.",
 )
-@click.option("--dataset", help="A data set known by name, fetched if need be. [default: mnist]")
+@click.option(
+    "--dataset", help=f"A data set known by name, fetched if need be. [default: {product.DATASET}]"
+)
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="A folder of four IDX files of your own, instead."
 )
@@ -63,7 +66,7 @@ def tune(
         console.print(
             f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
             f"recipe         {output}\n"
-            f"next           mnist run --recipe-file {output}"
+            f"next           {product.NAME} run --recipe-file {output}"
         )
         return 0
 
@@ -75,5 +78,5 @@ def write_recipe(path: Path, recipe: Mapping[str, Any], found: str) -> None:
     # What JSON says of numbers, booleans and plain strings is TOML too.
     lines = [f"{key} = {json.dumps(value)}" for key, value in recipe.items()]
     part = path.with_name(f".{path.name}.part")
-    part.write_text("\n".join([f"# Found by mnist tune: {found}.", *lines, ""]))
+    part.write_text("\n".join([f"# Found by {product.NAME} tune: {found}.", *lines, ""]))
     part.replace(path)

@@ -12,6 +12,7 @@ from typing import Any
 from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline import product
 from pipeline.config import PipelineConfig
 from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
@@ -247,7 +248,7 @@ class History:
         exact = [run_id for run_id in matching if run_id == name] or matching
         if len(exact) != 1:
             found = f"{len(exact)} runs begin with" if exact else "there is no run"
-            raise HistoryError(f"{found} {name!r}: `mnist runs` lists them")
+            raise HistoryError(f"{found} {name!r}: `{product.NAME} runs` lists them")
         return self._read(exact[0])
 
     def _read(self, run_id: str) -> Run:

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from pipeline import product
 from pipeline.cli.main import PAGES, Page, main
 from pipeline.errors import RefusedError, UserError
 
@@ -36,19 +37,25 @@ def test_help_lists_every_command_and_imports_none() -> None:
 
     for name in PAGES:
         assert f"\n  {name}" in shown
-    loaded = ["pipeline.cli", "pipeline.cli.main", "pipeline.errors", "pipeline.runtime"]
+    loaded = [
+        "pipeline.cli",
+        "pipeline.cli.main",
+        "pipeline.errors",
+        "pipeline.product",
+        "pipeline.runtime",
+    ]
     assert shown.strip().endswith(f"{[*loaded, 'pipeline.runtime.environment']} []")
 
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (UserError("root: too long"), 2, "mnist: root: too long\n"),
-        (RefusedError("Trainer failed"), 1, "mnist: Trainer failed\n"),
+        (UserError("root: too long"), 2, f"{product.NAME}: root: too long\n"),
+        (RefusedError("Trainer failed"), 1, f"{product.NAME}: Trainer failed\n"),
         (
             FileNotFoundError(2, "No such file or directory", "x.toml"),
             2,
-            "mnist: x.toml: No such file or directory\n",
+            f"{product.NAME}: x.toml: No such file or directory\n",
         ),
     ],
 )

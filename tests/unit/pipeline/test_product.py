@@ -1,0 +1,74 @@
+"""The product's name stands in one file, and pyproject.toml agrees with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline import product
+from pipeline.config import PipelineConfig
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def test_pyproject_has_the_same_names() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    assert project["name"] == product.DISTRIBUTION
+    assert list(project["scripts"]) == [product.NAME]
+
+
+def test_the_settings_have_the_names() -> None:
+    config = PipelineConfig()
+
+    assert (config.name, config.push.model_name, config.data.dataset) == (
+        product.NAME,
+        product.NAME,
+        product.DATASET,
+    )
+
+
+@pytest.mark.slow
+def test_a_fork_renames_itself_by_two_files(tmp_path: Path) -> None:
+    """What docs/fork.md says, done to a copy; the tests of the command line pass in it."""
+    for part in ("components", "pipeline", "serving", "tests", "trainer"):
+        shutil.copytree(REPOSITORY / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("Makefile", "pyproject.toml"):
+        shutil.copy(REPOSITORY / part, tmp_path)
+    _replace(tmp_path / "pipeline/product.py", r'^NAME = ".*"$', 'NAME = "letters"')
+    _replace(tmp_path / "pyproject.toml", r'^name = ".*"$', 'name = "letters-tfx"')
+    _replace(tmp_path / "pyproject.toml", r"^mnist = (.*)$", r"letters = \1")
+
+    def output(*command: str) -> str:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    checks = ("tests/unit/pipeline/cli/test_main.py", "tests/unit/pipeline/test_product.py")
+    tests = output(
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *checks
+    )
+    assert re.search(r"\d+ passed", tests)
+    help_of_serve = output(
+        sys.executable, "-c", "from pipeline.cli.main import main; main(['serve', '--help'])"
+    )
+    assert "var/serving/letters" in help_of_serve
+    made = output("make", "-n", "-o", ".venv/.ready", "serve", "image")
+    assert "/letters serve" in made
+    assert "letters-tfx:cpu" in made
+    for text in (help_of_serve, made):
+        assert "mnist" not in text.replace("var/data/mnist", "")
+
+
+def _replace(file: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, file.read_text(), count=1, flags=re.MULTILINE)
+    assert count == 1
+    file.write_text(text)
