@@ -34,10 +34,11 @@ from kubeflow.entrypoint import FOLDERS, LOGS_OUTPUT
 from kubeflow.launcher import Launcher, StepError, output_parameter_file, session_info
 from kubeflow.object_store import ObjectStore
 from pipeline.config import ConfigError
+from pipeline.nodes import NodeState
 
 Json = Any
 
-DONE, CACHED, FAILED, SKIPPED = "done", "cached", "failed", "skipped"
+DONE, CACHED, FAILED, SKIPPED = NodeState.DONE, NodeState.CACHED, NodeState.FAILED, NodeState.SKIPPED
 SUCCEEDED = (DONE, CACHED)
 LOG_TYPE = "system.Artifact"
 OUTPUT_FILE = "output_metadata.json"
@@ -61,7 +62,7 @@ class Observer(Protocol):
     def started(self, node: str) -> None:
         """A task begins."""
 
-    def finished(self, node: str, state: str, seconds: float) -> None:
+    def finished(self, node: str, state: NodeState, seconds: float) -> None:
         """A task ended as done, cached, failed or skipped."""
 
 
@@ -69,7 +70,7 @@ class Observer(Protocol):
 class TaskRun:
     """What became of one task."""
 
-    state: str
+    state: NodeState
     seconds: float = 0.0
     attempts: int = 0
     message: str = ""

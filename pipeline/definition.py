@@ -29,6 +29,7 @@ from components.serving_validator.component import ServingValidator
 from pipeline.config import DataGateConfig, PipelineConfig
 from pipeline.evaluation import eval_config
 from pipeline.history.connection import connection_config
+from pipeline.nodes import NodeId
 from pipeline.schema import schema_text
 from trainer import features
 
@@ -153,7 +154,7 @@ def _baseline_model(config: PipelineConfig, trainer: Trainer) -> BaselineModel |
             artifact_type=Model,
             # Other files in the same folder are another artifact, never a stale cache hit.
             custom_properties={"fingerprint": config.baseline.fingerprint},
-        ).with_id(BaselineModel.__name__)
+        ).with_id(NodeId.BASELINE_MODEL.value)
     return BaselineModel(
         candidate=trainer.outputs["model"],
         base_directory=_push_directory(config),
@@ -178,7 +179,7 @@ def _prepare(config: PipelineConfig) -> _Prepared:
         artifact_type=Images,
         # Other contents in the same folder are another artifact, never a stale cache hit.
         custom_properties={"fingerprint": data.fingerprint},
-    ).with_id("Images")
+    ).with_id(NodeId.IMAGES.value)
     example_gen = ImageExampleGen(
         dataset=images.outputs["result"],
         fingerprint=data.fingerprint,
@@ -236,7 +237,7 @@ def _previous_data(gate: DataGateConfig) -> Importer | None:
         source_uri=gate.previous,
         artifact_type=DataBlessing,
         custom_properties={"fingerprint": gate.previous_fingerprint},
-    ).with_id("PreviousData")
+    ).with_id(NodeId.PREVIOUS_DATA.value)
 
 
 def _pipeline(config: PipelineConfig, nodes: list[BaseNode]) -> Pipeline:

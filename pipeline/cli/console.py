@@ -13,15 +13,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-WAITING, RUNNING = "waiting", "running"
+from pipeline.nodes import NodeState
+
 _STYLES = {
-    WAITING: ("·", "dim"),
-    RUNNING: ("▶", "bold cyan"),
-    "cached": ("=", "blue"),
-    "done": ("✓", "green"),
-    "failed": ("✗", "bold red"),
-    "skipped": ("-", "yellow"),
-    "stopped": ("✗", "yellow"),
+    NodeState.WAITING: ("·", "dim"),
+    NodeState.RUNNING: ("▶", "bold cyan"),
+    NodeState.CACHED: ("=", "blue"),
+    NodeState.DONE: ("✓", "green"),
+    NodeState.FAILED: ("✗", "bold red"),
+    NodeState.SKIPPED: ("-", "yellow"),
+    NodeState.INTERRUPTED: ("✗", "yellow"),
 }
 _REFRESHES_PER_S = 4
 _PLAIN_PROGRESS_EVERY_S = 10.0
@@ -34,7 +35,7 @@ class RunView:
         self.console = Console(file=terminal, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._lock = threading.Lock()
-        self._rows: dict[str, tuple[str, float]] = {}  # state; seconds, or when it began
+        self._rows: dict[str, tuple[NodeState, float]] = {}  # state; seconds, or when it began
         self._note = ""
         self._last_plain_progress = 0.0
 
@@ -64,13 +65,13 @@ class RunView:
         """Show all nodes as waiting."""
         with self._lock:
             self._note = ""
-            self._rows = dict.fromkeys(nodes, (WAITING, 0.0))
+            self._rows = dict.fromkeys(nodes, (NodeState.WAITING, 0.0))
 
     def started(self, node: str) -> None:
         """Show the node as running."""
         with self._lock:
             self._note = ""
-            self._rows[node] = (RUNNING, time.monotonic())
+            self._rows[node] = (NodeState.RUNNING, time.monotonic())
 
     def progressed(self, progress: dict[str, Any]) -> None:
         """Show how far training has come."""
@@ -88,7 +89,7 @@ class RunView:
             self._last_plain_progress = now
             self.console.print(f"  {text}")
 
-    def finished(self, node: str, state: str, seconds: float) -> None:
+    def finished(self, node: str, state: NodeState, seconds: float) -> None:
         """Show how the node ended."""
         with self._lock:
             self._note = ""
@@ -108,14 +109,14 @@ class RunView:
             table.add_column(justify="right", min_width=8)
             table.add_column(no_wrap=True)
             for node, (state, value) in self._rows.items():
-                seconds = time.monotonic() - value if state == RUNNING else value
+                seconds = time.monotonic() - value if state == NodeState.RUNNING else value
                 symbol, style = _STYLES[state]
                 table.add_row(
                     Text(symbol, style=style),
                     node,
                     Text(state, style=style),
-                    "" if state == WAITING else f"{seconds:.1f} s",
-                    Text(self._note if state == RUNNING else "", style="dim"),
+                    "" if state == NodeState.WAITING else f"{seconds:.1f} s",
+                    Text(self._note if state == NodeState.RUNNING else "", style="dim"),
                 )
             return table
 

@@ -16,28 +16,26 @@ from pipeline import product
 from pipeline.config import PipelineConfig
 from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
+from pipeline.nodes import NodeId, NodeState, Output
 
-# Names of nodes and of what they write, which components/ and TFX give them.
-EXAMPLE_GEN, TRAINER, TUNER, EVALUATOR = "ImageExampleGen", "Trainer", "Tuner", "Evaluator"
-SERVING_VALIDATOR, PUSHER, REPORT_GEN = "ServingValidator", "Pusher", "ReportGen"
-ROLLBACK, ROLLED_BACK_TO = (
-    "Rollback",
-    "version",
-)  # a run of one node, and its setting: see pipeline/history/rollback.py
+ROLLED_BACK_TO = "version"  # the setting of a run of the node Rollback: see pipeline/history/rollback.py
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
-
-DONE, CACHED, FAILED, RUNNING, INTERRUPTED = "done", "cached", "failed", "running", "interrupted"
 
 _Execution = metadata_store_pb2.Execution
 _STATES = {
-    _Execution.NEW: RUNNING,
-    _Execution.RUNNING: RUNNING,
-    _Execution.COMPLETE: DONE,
-    _Execution.CACHED: CACHED,
-    _Execution.FAILED: FAILED,
-    _Execution.CANCELED: INTERRUPTED,
+    _Execution.NEW: NodeState.RUNNING,
+    _Execution.RUNNING: NodeState.RUNNING,
+    _Execution.COMPLETE: NodeState.DONE,
+    _Execution.CACHED: NodeState.CACHED,
+    _Execution.FAILED: NodeState.FAILED,
+    _Execution.CANCELED: NodeState.INTERRUPTED,
 }
 _OUTPUTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.INTERNAL_OUTPUT)
+
+
+def node_state(execution_state: int) -> NodeState:
+    """How a node stands by the state of its execution in ML Metadata."""
+    return _STATES.get(execution_state, NodeState.RUNNING)
 
 
 class HistoryError(UserError):
@@ -80,7 +78,7 @@ class Node:
 
     id: str
     execution_id: int
-    state: str
+    state: NodeState
     began: datetime
     seconds: float
     settings: Mapping[str, Any]
@@ -119,7 +117,7 @@ class Run:
     @property
     def recipe(self) -> str:
         """Which hyper-parameters, and whether some were changed."""
-        node = self.node(TRAINER) or self.node(TUNER)
+        node = self.node(NodeId.TRAINER) or self.node(NodeId.TUNER)
         custom = _parsed(node.settings.get("custom_config")) if node else None
         if not isinstance(custom, dict):
             return ""
@@ -129,30 +127,30 @@ class Run:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the data."""
-        node = self.node(EXAMPLE_GEN)
+        node = self.node(NodeId.EXAMPLE_GEN)
         return str(node.settings.get("fingerprint", "")) if node else ""
 
     @property
     def pushed_version(self) -> str:
         """The version that the model became, empty where it was not pushed."""
-        node = ROLLBACK if self.node(ROLLBACK) else PUSHER
-        pushed = self._property(node, "pushed_model", "pushed_version")
+        node = NodeId.ROLLBACK if self.node(NodeId.ROLLBACK) else NodeId.PUSHER
+        pushed = self._property(node, Output.PUSHED_MODEL, "pushed_version")
         return str(pushed or "")
 
     @property
     def verdict(self) -> str:
         """How the run ended, in a word or two."""
-        for state in (FAILED, INTERRUPTED, RUNNING):
+        for state in (NodeState.FAILED, NodeState.INTERRUPTED, NodeState.RUNNING):
             for node in self.nodes:
                 if node.state == state:
                     return f"{state} in {node.id}"
-        if self.node(TUNER):
+        if self.node(NodeId.TUNER):
             return "tuned"
-        if rolled_back := self.node(ROLLBACK):
+        if rolled_back := self.node(NodeId.ROLLBACK):
             return f"rolled back to {rolled_back.settings.get(ROLLED_BACK_TO)}"
-        if self._property(EVALUATOR, "blessing", "blessed") == 0:
+        if self._property(NodeId.EVALUATOR, Output.BLESSING, "blessed") == 0:
             return "refused"
-        if self._property(SERVING_VALIDATOR, "blessing", "blessed") == 0:
+        if self._property(NodeId.SERVING_VALIDATOR, Output.BLESSING, "blessed") == 0:
             return "not servable"
         return "pushed" if self.pushed_version else "unfinished"
 
@@ -181,8 +179,8 @@ class Run:
         return artifact.properties.get(name) if artifact else None
 
     def _report_file(self, name: str) -> Path | None:
-        node = self.node(REPORT_GEN)
-        artifact = node.output("report") if node else None
+        node = self.node(NodeId.REPORT_GEN)
+        artifact = node.output(Output.REPORT) if node else None
         path = Path(artifact.uri, name) if artifact else None
         return path if path and path.is_file() else None
 
@@ -264,7 +262,7 @@ class History:
                 Node(
                     id=names[execution.id],
                     execution_id=execution.id,
-                    state=_STATES.get(execution.last_known_state, RUNNING),
+                    state=node_state(execution.last_known_state),
                     began=_time(execution.create_time_since_epoch),
                     seconds=max(
                         0,

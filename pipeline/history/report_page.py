@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from components.shared import html
 from pipeline.config import PipelineConfig
-from pipeline.history.records import CACHED, ROLLBACK, TUNER, HistoryError, Run
+from pipeline.history.records import HistoryError, Run
+from pipeline.nodes import NodeId, NodeState
 
 # Places that components/report_gen/page.html.j2 keeps free.
 RUN_MARK, NAME_MARK = "<!-- run -->", "<!-- run-name -->"
@@ -33,7 +34,7 @@ def write(config: PipelineConfig, run: Run, reason: str = "") -> Path:
     if run.report is not None:
         html = run.report.read_text(encoding="utf-8")
         html = html.replace(RUN_MARK, section(config, run)).replace(NAME_MARK, f" · run {run.id}")
-    elif run.node(TUNER) or run.node(ROLLBACK) or not run.nodes:
+    elif run.node(NodeId.TUNER) or run.node(NodeId.ROLLBACK) or not run.nodes:
         raise HistoryError(f"run {run.id} has no report: it ended as {run.verdict!r}")
     elif page.is_file() and not reason:
         return page
@@ -51,7 +52,7 @@ def write(config: PipelineConfig, run: Run, reason: str = "") -> Path:
 
 def section(config: PipelineConfig, run: Run) -> str:
     """The part of the page about the run itself, as HTML."""
-    executed = [node.seconds for node in run.nodes if node.state != CACHED]
+    executed = [node.seconds for node in run.nodes if node.state != NodeState.CACHED]
     return html.template(__package__, "templates/run_section.html.j2").render(
         run=run, pipeline=config.name, longest=max(executed, default=0.0) or 1.0
     )

@@ -13,9 +13,10 @@ from components.shared.model_store import Version
 from pipeline.config import PipelineConfig
 from pipeline.errors import UserError
 from pipeline.history.connection import connection_config
-from pipeline.history.records import ROLLBACK, ROLLED_BACK_TO
+from pipeline.history.records import ROLLED_BACK_TO
 from pipeline.history.run_id import new_run_id
 from pipeline.local.lock import exclusive
+from pipeline.nodes import NodeId, Output
 
 _Event = metadata_store_pb2.Event
 _Execution = metadata_store_pb2.Execution
@@ -94,12 +95,12 @@ class _Record:
             for kind, name in (
                 ("pipeline", config.name),
                 ("pipeline_run", self.run_id),
-                ("node", f"{config.name}.{ROLLBACK}"),
+                ("node", f"{config.name}.{NodeId.ROLLBACK}"),
             )
         ]
         self._execution = metadata_store_pb2.Execution(
             type_id=self._store.put_execution_type(
-                metadata_store_pb2.ExecutionType(name=ROLLBACK), can_omit_fields=True
+                metadata_store_pb2.ExecutionType(name=NodeId.ROLLBACK), can_omit_fields=True
             ),
             last_known_state=_Execution.RUNNING,
         )
@@ -141,5 +142,5 @@ class _Record:
 
 def _event(kind: int) -> metadata_store_pb2.Event:
     event = metadata_store_pb2.Event(type=kind)
-    event.path.steps.add().key = "pushed_model"
+    event.path.steps.add().key = Output.PUSHED_MODEL
     return event

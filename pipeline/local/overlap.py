@@ -13,8 +13,10 @@ from types import TracebackType
 from tfx.orchestration import metadata
 from tfx.proto.orchestration import pipeline_pb2
 
+from pipeline.nodes import NodeId
+
 # Waits for another process most of the time, so that it leaves Python to the node in the main thread.
-NODES = frozenset({"ServingValidator"})
+NODES = frozenset({NodeId.SERVING_VALIDATOR})
 _NEEDED_CORES = 2
 _NEEDED_BYTES = 2 << 30  # a model server and an Evaluator at once
 

@@ -19,20 +19,13 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from pipeline.history.records import node_state
 from pipeline.local import gpu_process, interruption, lock, recovery
 from pipeline.local.overlap import Beside, MetadataInTurn
+from pipeline.nodes import NodeId, NodeState
 from pipeline.runtime import beam_memo, job_servers
 
 PROGRESS_LOGGER = "trainer.progress"
-TRAINER = "Trainer"
-
-CACHED, DONE, FAILED, SKIPPED, STOPPED = "cached", "done", "failed", "skipped", "stopped"
-
-_STATES = {
-    metadata_store_pb2.Execution.CACHED: CACHED,
-    metadata_store_pb2.Execution.COMPLETE: DONE,
-    metadata_store_pb2.Execution.FAILED: FAILED,
-}
 
 
 class NodeError(Exception):
@@ -55,15 +48,15 @@ class Observer(Protocol):
     def progressed(self, progress: dict[str, Any]) -> None:
         """The Trainer has come further: step, steps, loss, accuracy, images_per_s."""
 
-    def finished(self, node: str, state: str, seconds: float) -> None:
-        """A node ended as cached, done, failed, skipped or stopped."""
+    def finished(self, node: str, state: NodeState, seconds: float) -> None:
+        """A node ended in one of the final states."""
 
 
 @dataclass(frozen=True)
 class NodeRun:
     """What one node did in a run."""
 
-    state: str
+    state: NodeState
     seconds: float
     execution_id: int | None
 
@@ -182,20 +175,20 @@ class _Node(PipelineNodeAsDoFn):
         assert run is not None
         run.observer.started(self._node_id)
         begin = time.monotonic()
-        state, execution_id = FAILED, None
+        state, execution_id = NodeState.FAILED, None
         try:
-            if self._node_id == TRAINER and run.trainer_in_new_process:
+            if self._node_id == NodeId.TRAINER and run.trainer_in_new_process:
                 execution_id = gpu_process.in_new_process(self.launch)
             else:
                 execution_id = self.launch()
             state = self._state_of(execution_id)
-            if state == FAILED:
+            if state == NodeState.FAILED:
                 raise RuntimeError("its inputs could not be found in ML Metadata")
         except (Exception, KeyboardInterrupt) as error:
             # C code that is called back turns an interruption into an error of its own.
             if isinstance(error, KeyboardInterrupt) or interruption.pending():
                 interruption.noticed()
-                state, run.error = STOPPED, KeyboardInterrupt()
+                state, run.error = NodeState.INTERRUPTED, KeyboardInterrupt()
             else:
                 logging.exception("node %s failed", self._node_id)
                 run.error = run.error or NodeError(self._node_id, str(error) or type(error).__name__)
@@ -218,12 +211,12 @@ class _Node(PipelineNodeAsDoFn):
         ).launch()
         return info.execution_id if info else None
 
-    def _state_of(self, execution_id: int | None) -> str:
+    def _state_of(self, execution_id: int | None) -> NodeState:
         if execution_id is None:
-            return SKIPPED
+            return NodeState.SKIPPED
         with MetadataInTurn(self._mlmd_connection_config) as handle:
             (execution,) = handle.store.get_executions_by_id([execution_id])
-        return _STATES[execution.last_known_state]
+        return node_state(execution.last_known_state)
 
 
 class _Runner(BeamDagRunner):

@@ -19,6 +19,7 @@ from pipeline.config import PipelineConfig
 from pipeline.history import records, report_page, verdict
 from pipeline.local import lock, overlap, recovery, runner
 from pipeline.local.outcome import Outcome, Tuned
+from pipeline.nodes import NodeId, NodeState, Output
 from pipeline.previous_data import with_previous_data
 
 T = TypeVar("T")
@@ -81,22 +82,22 @@ def _only_output(
 
 def _collect(pipeline: Pipeline, nodes: dict[str, runner.NodeRun]) -> Outcome:
     only_output = functools.partial(_only_output, pipeline, nodes)
-    pushed = only_output("Pusher", "pushed_model").custom_properties
-    judged = verdict.read(only_output("Evaluator", "evaluation").uri)
-    served = only_output("ServingValidator", "blessing").custom_properties
+    pushed = only_output(NodeId.PUSHER, Output.PUSHED_MODEL).custom_properties
+    judged = verdict.read(only_output(NodeId.EVALUATOR, Output.EVALUATION).uri)
+    served = only_output(NodeId.SERVING_VALIDATOR, Output.BLESSING).custom_properties
     return Outcome(
         verdict=judged,
         not_servable=None if served["blessed"].int_value else served["reason"].string_value,
         pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
-        all_cached=all(node.state == runner.CACHED for node in nodes.values()),
+        all_cached=all(node.state == NodeState.CACHED for node in nodes.values()),
     )
 
 
 def _best(config: PipelineConfig, pipeline: Pipeline, nodes: dict[str, runner.NodeRun]) -> Tuned:
     """The best trial, from the files that TFX's Tuner writes, as a recipe."""
     only_output = functools.partial(_only_output, pipeline, nodes)
-    best = Path(only_output("Tuner", "best_hyperparameters").uri, "best_hyperparameters.txt")
-    results = Path(only_output("Tuner", "tuner_results").uri, "tuner_results.json")
+    best = Path(only_output(NodeId.TUNER, Output.BEST_HYPERPARAMETERS).uri, "best_hyperparameters.txt")
+    results = Path(only_output(NodeId.TUNER, Output.TUNER_RESULTS).uri, "tuner_results.json")
     trials = json.loads(results.read_text())
     return Tuned(
         recipe={"recipe": config.trainer.recipe}

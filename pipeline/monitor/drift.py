@@ -21,11 +21,11 @@ from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
 from components.shared.examples import read_split
 from pipeline.errors import UserError
 from pipeline.history import records
-from pipeline.history.records import EXAMPLE_GEN, PUSHER, TRAINER, Run
+from pipeline.history.records import Run
 from pipeline.monitor import request_log
+from pipeline.nodes import NodeId, Output
 from trainer import features
 
-DATA_GATE = "DataGate"
 CLASSES, CONFIDENCE = "predicted_classes", "confidence"
 _SAVED_MODEL = "Format-Serving"  # below TFX's model artifact
 
@@ -165,9 +165,9 @@ def expected(run: Run) -> Expected:
     """
     if not run.pushed_version:
         raise MonitorError(f"run {run.id} pushed no model: its verdict is {run.verdict!r}")
-    facts_file = _folder(run, DATA_GATE, "blessing") / FACTS_FILE
-    model = _folder(run, TRAINER, "model") / _SAVED_MODEL
-    examples = _folder(run, EXAMPLE_GEN, "examples") / f"Split-{features.TEST}"
+    facts_file = _folder(run, NodeId.DATA_GATE, Output.BLESSING) / FACTS_FILE
+    model = _folder(run, NodeId.TRAINER, Output.MODEL) / _SAVED_MODEL
+    examples = _folder(run, NodeId.EXAMPLE_GEN, Output.EXAMPLES) / f"Split-{features.TEST}"
     for path in (facts_file, model, examples):
         if not path.exists():
             raise MonitorError(f"run {run.id}: {path} is gone")
@@ -182,7 +182,7 @@ def expected(run: Run) -> Expected:
         confidence += image_facts.unit_histogram(classify(images)[1].max(axis=1))
     return Expected(
         run=run.id,
-        model=_property(run, PUSHER, "pushed_model", "pushed_destination").parent.name,
+        model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,
         version=int(run.pushed_version),
         size=size,
         histograms={name: np.array(train.images[name]) for name in image_facts.IMAGE_FACTS}

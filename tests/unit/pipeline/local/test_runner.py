@@ -16,6 +16,7 @@ from pipeline.config import LOCAL_BEAM_ARGS
 from pipeline.history.run_id import new_run_id
 from pipeline.local import interruption, runner
 from pipeline.local.gpu_process import VISIBLE_DEVICES
+from pipeline.nodes import NodeState
 from tests.unit.pipeline import toy_nodes
 
 NODES = ["First", "Trainer", "Last"]
@@ -151,7 +152,7 @@ def test_an_interruption_that_c_code_turned_into_an_error_is_one(tmp_path: Path,
     recorder = Recorder()
     with interruption.insistent(), pytest.raises(KeyboardInterrupt):
         runner.run(toy(tmp_path), recorder, new_run_id())
-    assert recorder.states() == {"First": runner.STOPPED}
+    assert recorder.states() == {"First": NodeState.INTERRUPTED}
 
 
 def forked(tmp_path: Path) -> Pipeline:

@@ -22,6 +22,7 @@ from components.shared.dataset_facts import FACTS_FILE, survey
 from pipeline.history import records
 from pipeline.monitor import drift, page
 from pipeline.monitor.drift import Expected, Limits, MonitorError
+from pipeline.nodes import NodeState
 from serving.client import Client
 from serving.models.inference import Prediction
 from serving.server.telemetry.metrics import Metrics
@@ -75,7 +76,7 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
 
 def node(name: str, key: str, root: Path, properties: dict[str, int | str] | None = None) -> records.Node:
     artifact = records.Artifact(key, 1, "", str(root / key), properties or {})
-    return records.Node(name, 1, records.DONE, datetime.now(), 0.0, {}, (), (artifact,))
+    return records.Node(name, 1, NodeState.DONE, datetime.now(), 0.0, {}, (), (artifact,))
 
 
 def artifact(run: records.Run, name: str, key: str) -> Path:
