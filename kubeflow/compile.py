@@ -17,11 +17,11 @@ from kubeflow.parameters import Parameter
 from kubeflow.settings import KubeflowConfig, Node, bucket
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.definition import create_pipeline
+from pipeline.nodes import NodeId
 
 Json = Any
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 INPUTS_SPEC_FLAG = "--json_serialized_inputs_spec_args"
-PUSHER, BASELINE_MODEL = "Pusher", "BaselineModel"
 _DESCRIPTION = "MNIST from IDX files to a pushed model."
 
 
@@ -99,14 +99,14 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
         uri = f"{bucket(kubeflow.pipeline_root)}/data/{config.data.dataset}"
         config = config.replace("data", uri=uri)
     if config.push.to == "folder" and not config.push.destination:
-        volumes = kubeflow.of(PUSHER).volumes
+        volumes = kubeflow.of(NodeId.PUSHER).volumes
         if not volumes:
             raise CompileError(
                 "push: the model has nowhere to go: set kubeflow.nodes.Pusher.volumes, or "
                 "push.to = 'artifact'"
             )
         config = config.replace("push", destination=volumes[0].path)
-    gpus = kubeflow.of("Trainer").gpus
+    gpus = kubeflow.of(NodeId.TRAINER).gpus
     if gpus and not config.trainer.gpus:
         # A pod that was given GPUs and sees none shall fail at once.
         config = config.replace("trainer", gpus=gpus)
@@ -115,11 +115,11 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
 
 def _with_the_volume_of_models(config: PipelineConfig, kubeflow: KubeflowConfig) -> KubeflowConfig:
     """Let the node that looks for the model in production see the volume that Pusher pushes to."""
-    if config.push.to != "folder" or config.baseline.uri or kubeflow.of(BASELINE_MODEL).volumes:
+    if config.push.to != "folder" or config.baseline.uri or kubeflow.of(NodeId.BASELINE_MODEL).volumes:
         return kubeflow
-    own = kubeflow.nodes.get(BASELINE_MODEL, Node()).model_dump(exclude_unset=True)
-    node = Node.model_validate(own | {"volumes": kubeflow.of(PUSHER).volumes})
-    return kubeflow.model_copy(update={"nodes": {**kubeflow.nodes, BASELINE_MODEL: node}})
+    own = kubeflow.nodes.get(NodeId.BASELINE_MODEL, Node()).model_dump(exclude_unset=True)
+    node = Node.model_validate(own | {"volumes": kubeflow.of(NodeId.PUSHER).volumes})
+    return kubeflow.model_copy(update={"nodes": {**kubeflow.nodes, NodeId.BASELINE_MODEL: node}})
 
 
 def _compile(pipeline: Pipeline, kubeflow: KubeflowConfig, entrypoint: tuple[str, ...]) -> dict[str, Json]:

@@ -15,21 +15,22 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pipeline.config import ConfigError, TrainerConfig
+from pipeline.nodes import NodeId
 
 # Node id -> the modules that do its work, and packages of which every file counts.
 CODE_OF_NODE: Mapping[str, tuple[str, ...]] = {
-    "ImageExampleGen": ("components.image_example_gen",),
-    "CuratedSchema": ("components.curated_schema",),
-    "DataGate": ("components.data_gate",),
-    "Transform": ("trainer.preprocessing",),
-    "Trainer": ("trainer.train",),
-    "Tuner": ("trainer.tune",),
-    "BaselineModel": ("components.baseline_model",),
-    "Evaluator": ("components.evaluator",),
+    NodeId.EXAMPLE_GEN: ("components.image_example_gen",),
+    NodeId.SCHEMA: ("components.curated_schema",),
+    NodeId.DATA_GATE: ("components.data_gate",),
+    NodeId.TRANSFORM: ("trainer.preprocessing",),
+    NodeId.TRAINER: ("trainer.train",),
+    NodeId.TUNER: ("trainer.tune",),
+    NodeId.BASELINE_MODEL: ("components.baseline_model",),
+    NodeId.EVALUATOR: ("components.evaluator",),
     # It runs the server in a process of its own.
-    "ServingValidator": ("components.serving_validator", "serving"),
-    "Pusher": ("components.pusher",),
-    "ReportGen": ("components.report_gen",),
+    NodeId.SERVING_VALIDATOR: ("components.serving_validator", "serving"),
+    NodeId.PUSHER: ("components.pusher",),
+    NodeId.REPORT_GEN: ("components.report_gen",),
 }
 _OURS = frozenset(root.partition(".")[0] for roots in CODE_OF_NODE.values() for root in roots)
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -56,7 +57,9 @@ def code_hashes(settings: TrainerConfig) -> dict[str, str]:
             raise ConfigError(f"trainer.{name}={own[name]}: there is no module {module!r}; see PYTHONPATH")
     return {
         node: _digest(
-            graph.reached_from([*roots, *(modules.values() if node in ("Trainer", "Tuner") else ())])
+            graph.reached_from(
+                [*roots, *(modules.values() if node in (NodeId.TRAINER, NodeId.TUNER) else ())]
+            )
         )
         for node, roots in CODE_OF_NODE.items()
     }
