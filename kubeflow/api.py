@@ -19,6 +19,8 @@ import urllib3.exceptions
 from kfp.client import Client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
+from pipeline.errors import BAD_INPUT, RefusedError
+
 # Where a pod finds its namespace, and where Kubeflow's pod defaults put a token for the API server.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
@@ -28,12 +30,14 @@ PORT_FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 TIMEOUT_S = (10, 60)  # to connect, to answer
 
 
-class ApiError(Exception):
+class ApiError(RefusedError):
     """What the API server refused or why it cannot be reached: one line for a person."""
 
 
 class AccessError(ApiError):
     """An address or a token that cannot be used; nothing was sent."""
+
+    exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as tfx_runner
 from tfx.orchestration.pipeline import Pipeline
 
-from kubeflow import lint, parameters, platform
+from kubeflow import bindings, lint, parameters, platform
+from kubeflow.bindings import Binding
 from kubeflow.parameters import Parameter
 from kubeflow.settings import KubeflowConfig, Node, bucket
+from kubeflow.spec import File
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.definition import create_pipeline
 from pipeline.nodes import NodeId
@@ -88,7 +90,7 @@ def compile_pipeline(
         if "container" in spec["deploymentSpec"]["executors"][label]
     }
     compiled = Compiled(spec, platform.platform_spec(kubeflow, containers), kubeflow.service_account)
-    findings = lint.check(compiled.pipeline_spec, compiled.platform_spec)
+    findings = lint.check(File(compiled.pipeline_spec, compiled.platform_spec))
     if findings:
         raise CompileError("\n".join(str(finding) for finding in findings))
     return compiled
@@ -169,17 +171,17 @@ def _open(
         }
     }
     types = {p.name: p.type for p in opened}
-    inside_json: dict[str, list[parameters.Binding]] = {}
+    inside_json: dict[str, list[Binding]] = {}
     for binding in found:
         task = spec["root"]["dag"]["tasks"][binding.task]
-        names = parameters.names_in(binding.template)
+        names = bindings.names_in(binding.template)
         if not binding.path and binding.template == f"{{{names[0]}}}":
             task["inputs"]["parameters"][binding.input] = {"componentInputParameter": names[0]}
             continue
         inside_json.setdefault(binding.task, []).append(binding)
         component = spec["components"][task["componentRef"]["name"]]
         for name in names:
-            of_node = parameters.PREFIX + name
+            of_node = bindings.PREFIX + name
             task["inputs"]["parameters"][of_node] = {"componentInputParameter": name}
             component["inputDefinitions"]["parameters"][of_node] = {"parameterType": types[name]}
     for node, label in _labels(spec):
@@ -191,7 +193,7 @@ def _open(
             args = executor["container"]["args"]
             inputs = json.dumps(component["inputDefinitions"], sort_keys=True, indent=2)
             args[args.index(INPUTS_SPEC_FLAG) + 1] = inputs
-            args += [parameters.FLAG, _text([parameters.as_json(b) for b in inside_json[node]])]
+            args += [bindings.FLAG, _text([bindings.as_json(b) for b in inside_json[node]])]
 
 
 def _open_importer(spec: dict[str, Json], probes: dict[str, Json], node: str, label: str) -> None:

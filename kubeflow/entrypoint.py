@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from kubeflow import parameters
+from kubeflow import bindings
 from pipeline.runtime import environment
 
 Json = Any
@@ -130,16 +130,16 @@ def to_remote(executor_output: Json, remote: dict[str, str]) -> None:
 
 
 def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) -> None:
-    """Put the parameters of the run into the node's own, in place; see kubeflow.parameters."""
+    """Put the parameters of the run into the node's own, in place; see kubeflow.bindings."""
     values = executor_input.get("inputs", {}).get("parameterValues", {})
     declared = inputs_spec.get("parameters", {})
     for name, value in values.items():
         # Every number arrives as a double.
         if declared.get(name, {}).get("parameterType") == "NUMBER_INTEGER":
             values[name] = int(value)
-    names = {name for binding in bound for name in parameters.names_in(binding["template"])}
-    of_run = {name: values.pop(parameters.PREFIX + name) for name in names}
-    parameters.fill(values, bound, of_run)
+    names = {name for binding in bound for name in bindings.names_in(binding["template"])}
+    of_run = {name: values.pop(bindings.PREFIX + name) for name in names}
+    bindings.fill(values, bound, of_run)
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", required=True)
-    parser.add_argument(parameters.FLAG, default="[]")
+    parser.add_argument(bindings.FLAG, default="[]")
     arguments, beam_args = parser.parse_known_args(argv)
     name = arguments.executor_class_path
     scratch = Path(tempfile.mkdtemp(prefix="mnist-step-"))

@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import yaml
 
 from kubeflow.platform import SHARED_MEMORY
 from kubeflow.settings import SCHEMES, bucket
+from kubeflow.spec import SCHEMA_VERSION, File
 
-Json = Any
-SCHEMA_VERSION = "2.1.0"
 MODULE_FILE = (
     "a module file is not there in the container; name the code by dotted path, it is part of the image"
 )
@@ -38,63 +36,11 @@ class Finding:
         return f"{self.where}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class File:
-    """Both specs of a compiled file, and the ways through them."""
-
-    pipeline: dict[str, Json]
-    platform: dict[str, Json]
-
-    @property
-    def tasks(self) -> dict[str, Json]:
-        """The root's tasks by name."""
-        return self.pipeline["root"]["dag"]["tasks"]
-
-    @property
-    def executors(self) -> dict[str, Json]:
-        """Executors by label."""
-        return self.pipeline.get("deploymentSpec", {}).get("executors", {})
-
-    @property
-    def kubernetes(self) -> dict[str, Json]:
-        """Kubernetes settings by executor label."""
-        platforms = self.platform.get("platforms", {}).get("kubernetes", {})
-        return platforms.get("deploymentSpec", {}).get("executors", {})
-
-    @property
-    def root_parameters(self) -> dict[str, Json]:
-        """The parameters of a run."""
-        return self.pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
-
-    def component(self, task: str) -> dict[str, Json]:
-        """The component of a task, {} where it is missing."""
-        return self.pipeline.get("components", {}).get(self.tasks[task]["componentRef"]["name"], {})
-
-    def executor(self, task: str) -> dict[str, Json]:
-        """The executor of a task, {} where it is missing."""
-        return self.executors.get(self.component(task).get("executorLabel", ""), {})
-
-    def values(self, task: str) -> Iterator[tuple[str, Json]]:
-        """A task's parameters as far as they are known before the run: constants and defaults."""
-        for name, source in self.tasks[task].get("inputs", {}).get("parameters", {}).items():
-            if "runtimeValue" in source:
-                yield name, source["runtimeValue"].get("constant")
-            elif "componentInputParameter" in source:
-                parameter = self.root_parameters.get(source["componentInputParameter"], {})
-                yield name, parameter.get("defaultValue")
-
-    def mounts(self, task: str) -> list[str]:
-        """Where a task's pod has volumes."""
-        settings = self.kubernetes.get(self.component(task).get("executorLabel", ""), {})
-        return [mount["mountPath"] for mount in settings.get("pvcMount", [])]
-
-
 Rule = Callable[[File], Iterator[Finding]]
 
 
-def check(pipeline_spec: dict[str, Json], platform_spec: dict[str, Json]) -> list[Finding]:
+def check(file: File) -> list[Finding]:
     """Everything that would not work, each with what to do; [] for a good file."""
-    file = File(pipeline_spec, platform_spec)
     return [finding for rule in RULES for finding in rule(file)]
 
 
@@ -195,14 +141,14 @@ def artifact_types(file: File) -> Iterator[Finding]:
 
 def defaults(file: File) -> Iterator[Finding]:
     """TFX drops the defaults of its runtime parameters."""
-    for name, parameter in file.root_parameters.items():
+    for name, parameter in file.parameters.items():
         if "defaultValue" not in parameter and not parameter.get("isOptional"):
             yield Finding(f"parameter {name}", "has no default, so every run must name it")
 
 
 def importers(file: File) -> Iterator[Finding]:
     """What is imported is downloaded with the credentials of the pipeline root's bucket."""
-    root = bucket(file.pipeline.get("defaultPipelineRoot", ""))
+    root = bucket(file.pipeline_root)
     for task, body in file.tasks.items():
         importer = file.executor(task).get("importer")
         if importer is None:

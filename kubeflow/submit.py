@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
-import yaml
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kubeflow.api import Api, ApiError, explained, passing, quiet
+from kubeflow.spec import File, read_file
+from pipeline.errors import UserError
 
 SUCCEEDED, FAILED, SKIPPED, CANCELED = "SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"
 RUNNING, PENDING = "RUNNING", "PENDING"
@@ -26,34 +23,20 @@ FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELED})
 EPOCH = datetime(1971, 1, 1, tzinfo=UTC)
 SILENCE_S = 300.0  # how long a server may be away while a run is followed
 
-Types = pipeline_spec_pb2.ParameterType
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SERVICE_ACCOUNT = re.compile(r"\A(?:#.*\n)*# Service account: (\S+)$", re.MULTILINE)
 _CRON_FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
 
 
-class SubmitError(ValueError):
-    """A compiled file or an option that cannot be used: one line for a person."""
+class SubmitError(UserError):
+    """An option that cannot be used: one line for a person."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A compiled pipeline.
-
-    Attributes:
-        path: the file.
-        name: of the pipeline.
-        parameters: what a run may set, by name.
-        tasks: names of the nodes, in an order in which they can run.
-        service_account: of the pods, as `mnist compile` noted it; None: the server's own. It is part of a
-            run, not of a pipeline, so the file holds it in a comment.
-    """
+    """A compiled pipeline: the file, which kfp's client sends, and what is in it."""
 
     path: Path
-    name: str
-    parameters: dict[str, pipeline_spec_pb2.ComponentInputsSpec.ParameterSpec]
-    tasks: tuple[str, ...]
-    service_account: str | None = None
+    file: File
 
 
 @dataclass(frozen=True)
@@ -117,56 +100,12 @@ def read_package(path: Path) -> Package:
     """Read a compiled file.
 
     Raises:
-        SubmitError: where it is no PipelineSpec 2.1.0 in YAML.
+        SpecError: where it is none, or its nodes wait for each other.
         OSError: where it cannot be read.
     """
-    if path.suffix not in (".yaml", ".yml"):
-        raise SubmitError(f"{path}: the file of a compiled pipeline ends in .yaml")
-    spec = pipeline_spec_pb2.PipelineSpec()
-    try:
-        text = path.read_text()
-        document = next(yaml.safe_load_all(text), None)
-        if not isinstance(document, dict) or "root" not in document:
-            raise SubmitError(f"{path} is not a compiled pipeline: make one with `mnist compile -o {path}`")
-        json_format.ParseDict(document, spec)
-    except (yaml.YAMLError, json_format.ParseError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise SubmitError(f"{path} is not a compiled pipeline: {reason}") from None
-    if spec.schema_version != "2.1.0":
-        raise SubmitError(f"{path} has schema {spec.schema_version or '?'}; Kubeflow Pipelines reads 2.1.0")
-    return Package(
-        path,
-        spec.pipeline_info.name,
-        dict(spec.root.input_definitions.parameters),
-        tuple(_in_order(json_format.MessageToDict(spec.root.dag).get("tasks", {}))),
-        account[1] if (account := _SERVICE_ACCOUNT.search(text)) else None,
-    )
-
-
-def arguments(package: Package, settings: Iterable[str]) -> dict[str, Any]:
-    """The parameters of a run from `name=value` settings, each in the type that the pipeline declares.
-
-    Raises:
-        SubmitError: for an unknown name, a value of the wrong type, or a parameter that has no value.
-    """
-    given: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise SubmitError(f"{setting!r} is not of the form name=value")
-        if name not in package.parameters:
-            near = difflib.get_close_matches(name, package.parameters, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(package.parameters))}"
-            raise SubmitError(f"{package.path} has no parameter {name!r}: {hint}")
-        given[name] = _value(name, text, package.parameters[name].parameter_type)
-    missing = [
-        name
-        for name, spec in sorted(package.parameters.items())
-        if name not in given and not spec.HasField("default_value") and not spec.is_optional
-    ]
-    if missing:
-        raise SubmitError(f"{package.path} needs a value for {', '.join(missing)}: --param {missing[0]}=…")
-    return given
+    file = read_file(path)
+    file.order()
+    return Package(path, file)
 
 
 def seconds(text: str) -> int:
@@ -206,7 +145,7 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
     Raises:
         ApiError: where the server does not take it.
     """
-    experiment_id = _experiment(api, options.experiment or package.name)
+    experiment_id = _experiment(api, options.experiment or package.file.name)
     with explained(api.host, "start a run"), quiet():
         run = api.client.run_pipeline(
             experiment_id=experiment_id,
@@ -215,7 +154,7 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
             params=parameters,
             pipeline_root=options.pipeline_root,
             enable_caching=options.cache,
-            service_account=options.service_account or package.service_account,
+            service_account=options.service_account or package.file.service_account,
         )
     return str(run.run_id)
 
@@ -228,11 +167,11 @@ def schedule(
     Raises:
         ApiError: where the server does not take it.
     """
-    experiment_id = _experiment(api, options.experiment or package.name)
+    experiment_id = _experiment(api, options.experiment or package.file.name)
     with explained(api.host, "make a schedule"), quiet():
         recurring = api.client.create_recurring_run(
             experiment_id=experiment_id,
-            job_name=options.name or package.name,
+            job_name=options.name or package.file.name,
             start_time=when.start,
             end_time=when.end,
             interval_second=when.every_s,
@@ -243,7 +182,7 @@ def schedule(
             pipeline_package_path=str(package.path),
             pipeline_root=options.pipeline_root,
             enable_caching=options.cache,
-            service_account=options.service_account or package.service_account,
+            service_account=options.service_account or package.file.service_account,
         )
     return str(recurring.recurring_run_id)
 
@@ -287,47 +226,6 @@ def follow(
         sleep(poll_s)
 
 
-def _in_order(tasks: dict[str, Any]) -> Iterator[str]:
-    """Names of the tasks of a DAG (as JSON), each after those that it depends on."""
-    left = {
-        name: {
-            *task.get("dependentTasks", ()),
-            *(
-                artifact.get("taskOutputArtifact", {}).get("producerTask", "")
-                for artifact in task.get("inputs", {}).get("artifacts", {}).values()
-            ),
-        }
-        for name, task in sorted(tasks.items())
-    }
-    while left:
-        ready = [name for name, needs in left.items() if not needs & left.keys()]
-        if not ready:
-            raise SubmitError(f"these nodes wait for each other: {', '.join(left)}")
-        for name in ready:
-            del left[name]
-        yield from ready
-
-
-def _value(name: str, text: str, kind: int) -> Any:
-    try:
-        match kind:
-            case Types.NUMBER_INTEGER:
-                return int(text)
-            case Types.NUMBER_DOUBLE:
-                return float(text)
-            case Types.BOOLEAN:
-                return {"true": True, "false": False}[text.lower()]
-            case Types.LIST | Types.STRUCT:
-                value = json.loads(text)
-                if not isinstance(value, list if kind == Types.LIST else dict):
-                    raise ValueError
-                return value
-    except (ValueError, KeyError):
-        wanted = Types.ParameterTypeEnum.Name(kind).lower().replace("_", " ")
-        raise SubmitError(f"{name} takes a {wanted}, not {text!r}") from None
-    return text
-
-
 def _experiment(api: Api, name: str) -> str:
     """The id of an experiment, made where there is none of that name."""
     with explained(api.host, f"use the experiment {name!r}"), quiet():
@@ -338,7 +236,7 @@ def _experiment(api: Api, name: str) -> str:
 
 
 def _name_for_now(package: Package) -> str:
-    return f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{package.file.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def run_state(run: kfp_server_api.V2beta1Run) -> RunState:
@@ -346,7 +244,7 @@ def run_state(run: kfp_server_api.V2beta1Run) -> RunState:
     details = (run.run_details and run.run_details.task_details) or []
     # The server gives back what it was given: one document, or two under names of their own.
     spec = (run.pipeline_spec or {}).get("pipeline_spec") or run.pipeline_spec or {}
-    names = list(_in_order(spec.get("root", {}).get("dag", {}).get("tasks", {})))
+    names = File(spec, {}).order()
     if not names:  # started from an uploaded pipeline, whose spec is not part of the run
         drivers = {detail.display_name for detail in details}
         begun = sorted(details, key=lambda detail: detail.start_time or EPOCH)

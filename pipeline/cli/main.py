@@ -28,11 +28,11 @@ PAGES = {
         "Ask the pushed model about many pictures, one JSON line each, in their order.",
     ),
     "compile": Page(
-        "pipeline.commands.compile:compile_command",
+        "kubeflow.cli.compile:compile_command",
         "Compile the pipeline for open-source Kubeflow Pipelines.",
     ),
     "data": Page("pipeline.cli.data:data", "Data sets: fetch and check."),
-    "kubeflow": Page("pipeline.commands.kubeflow:kubeflow", "Runs of a compiled pipeline."),
+    "kubeflow": Page("kubeflow.cli.kubeflow:kubeflow", "Runs of a compiled pipeline."),
     "monitor": Page(
         "pipeline.cli.monitor:monitor", "Compare logged requests with what the model was trained on."
     ),
@@ -44,10 +44,10 @@ PAGES = {
     ),
     "run": Page("pipeline.cli.run:run", "Run the whole pipeline on this machine, up to a pushed model."),
     "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
-    "schedule": Page("pipeline.commands.submit:schedule", "Run a compiled pipeline again and again."),
+    "schedule": Page("kubeflow.cli.schedule:schedule", "Run a compiled pipeline again and again."),
     "serve": Page("serving.cli:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."),
     "submit": Page(
-        "pipeline.commands.submit:submit", "Start a run of a compiled pipeline (`mnist compile`)."
+        "kubeflow.cli.submit:submit", "Start a run of a compiled pipeline (`mnist compile`)."
     ),
     "tune": Page(
         "pipeline.cli.tune:tune",

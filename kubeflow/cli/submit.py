@@ -1,0 +1,36 @@
+"""`mnist submit`: a run of a compiled pipeline on Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kubeflow import submit as kubeflow_submit
+from kubeflow.cli.options import ACCESS, FILE, RUN, connect, run_options, with_options
+from kubeflow.cli.watch import wait_for
+
+
+@click.command()
+@click.argument("package", metavar="FILE", type=FILE)
+@with_options(ACCESS)
+@click.option("--run-name", help="Name of the run. [default: the pipeline's name and the time]")
+@with_options(RUN)
+@click.option("--wait", is_flag=True, help="Follow the run; exit 1 when it fails.")
+@click.option(
+    "--poll", type=click.FloatRange(min=0.05), default=5.0, show_default=True, help="Seconds between looks."
+)
+def submit(package: Path, run_name: str | None, wait: bool, poll: float, **options: Any) -> None:
+    """Start a run of a compiled pipeline (`mnist compile`).
+
+    Exit code: 0 submitted (with --wait: succeeded), 1 the run failed or the server refused, 2 bad input,
+    130 interrupted (the run goes on).
+    """
+    compiled = kubeflow_submit.read_package(package)
+    parameters = compiled.file.arguments(options["params"])
+    api = connect(options)
+    run_id = kubeflow_submit.submit(api, compiled, run_options(run_name, options), parameters)
+    click.echo(f"run {run_id}\n{api.run_page(run_id)}")
+    if wait:
+        wait_for(api, run_id, poll)

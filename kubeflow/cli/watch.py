@@ -1,0 +1,65 @@
+"""A run as the terminal shows it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kubeflow import submit as kubeflow_submit
+from kubeflow.api import Api
+from kubeflow.submit import SKIPPED, SUCCEEDED, RunState
+from pipeline.errors import INTERRUPTED, RefusedError
+
+
+class Printed:
+    """Prints a line about each node of an emulated run when it has ended."""
+
+    def planned(self, nodes: list[str]) -> None:
+        """Say nothing yet."""
+
+    def started(self, node: str) -> None:
+        """Say nothing yet."""
+
+    def finished(self, node: str, state: str, seconds: float) -> None:
+        """Print the node's line."""
+        click.echo(node_line(node, state, seconds))
+
+
+def wait_for(api: Api, run_id: str, poll_s: float) -> None:
+    """Show the nodes as they go; see `verdict` for the end."""
+    shown: dict[str, str] = {}
+    state = None
+    try:
+        for state in kubeflow_submit.follow(api, run_id, poll_s):
+            for node in state.nodes:
+                if shown.get(node.name, kubeflow_submit.PENDING) != node.state:
+                    shown[node.name] = node.state
+                    click.echo(node_line(node.name, node.state, node.seconds))
+    except KeyboardInterrupt:
+        click.echo(f"no longer following; the run goes on: mnist kubeflow status {run_id}")
+        sys.exit(INTERRUPTED)
+    assert state is not None
+    verdict(state, api)
+
+
+def verdict(state: RunState, api: Api) -> None:
+    """Say that a run has succeeded.
+
+    Raises:
+        RefusedError: where it has not, naming the nodes that failed.
+    """
+    if state.state in (SUCCEEDED, SKIPPED):
+        click.echo(f"run {state.run_id}: {state.state.lower()}")
+        return
+    where = f" in {', '.join(state.failed)}" if state.failed else ""
+    why = f": {state.error}" if state.error else ""
+    logs = (
+        f"kubectl logs -n {api.namespace or 'kubeflow'} -l pipeline/runid={state.run_id} -c main --tail 20"
+    )
+    raise RefusedError(f"run {state.run_id} {state.state.lower()}{where}{why}; {logs}")
+
+
+def node_line(name: str, state: str, seconds: float | None) -> str:
+    """A node's name, state and seconds in columns."""
+    return f"{name:<20}  {state.lower():<10}" + ("" if seconds is None else f"{seconds:8.0f} s")

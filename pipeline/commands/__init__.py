@@ -1,1 +1,0 @@
-"""The commands of `mnist`, a module each; none imports anything heavy before it is called."""
