@@ -33,7 +33,7 @@ COMMANDS = (
 )
 NEVER = ("google.cloud.aiplatform", "vertexai")
 LIGHT_STEP = """
-from pipeline import environment
+from pipeline.runtime import environment
 with environment.heavy_imports():
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
     import components.pusher.executor

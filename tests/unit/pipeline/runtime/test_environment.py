@@ -10,7 +10,7 @@ from pathlib import Path
 CODE = """
 import sys
 from pathlib import Path
-from pipeline import environment
+from pipeline.runtime import environment
 with environment.heavy_imports():
     import keras
 assert not [name for name in sys.modules if name.startswith("matplotlib")]
