@@ -31,7 +31,7 @@ from kubeflow.emulator.launcher import Launcher, StepError, output_parameter_fil
 from kubeflow.emulator.object_store import ObjectStore
 from kubeflow.entrypoint import FOLDERS, LOGS_OUTPUT
 from kubeflow.spec import File, SpecError
-from pipeline.config import ConfigError
+from pipeline.errors import UserError
 from pipeline.nodes import NodeState
 
 Json = Any
@@ -134,7 +134,7 @@ def run(file: File, parameters: Mapping[str, Json], options: Options, observer: 
         observer: is told about each task.
 
     Raises:
-        ConfigError: for what the backend's compiler refuses.
+        UserError: for what the backend's compiler refuses.
     """
     emulator = _Emulator(file, parameters, options, observer)
     return emulator.run()
@@ -156,21 +156,21 @@ class _Emulator:
         self._metadata = BackendMetadata(options.store / "metadata.db", name, self._run_id)
         root = options.pipeline_root or file.pipeline_root
         if not any(root.startswith(scheme) for scheme in FOLDERS):
-            raise ConfigError(f"the pipeline root {root!r} is in no object store")
+            raise UserError(f"the pipeline root {root!r} is in no object store")
         self._root = f"{root.rstrip('/')}/{name}/{self._run_id}"
         self._done: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
 
     def run(self) -> Run:
         for finding in lint.executor_kinds(self._file):
-            raise ConfigError(f"failed to compile job: {finding}")
+            raise UserError(f"failed to compile job: {finding}")
         for task, body in self._file.tasks.items():
             if "condition" in body.get("triggerPolicy", {}):
-                raise ConfigError(f"{task} runs on a condition, which this emulator does not evaluate")
+                raise UserError(f"{task} runs on a condition, which this emulator does not evaluate")
         try:
             order = self._file.order()
         except SpecError as error:
-            raise ConfigError(f"failed to compile job: {error}") from None
+            raise UserError(f"failed to compile job: {error}") from None
         waiting = {task: set(self._file.tasks[task].get("dependentTasks", ())) for task in order}
         self._observer.planned(order)
         running: dict[concurrent.futures.Future[TaskRun], str] = {}
@@ -198,7 +198,7 @@ class _Emulator:
         try:
             run_one = self._import if "importer" in self._file.executor(task) else self._container
             result = run_one(task)
-        except (StepError, ConfigError) as error:
+        except (StepError, UserError) as error:
             result = TaskRun(FAILED, message=str(error))
         return TaskRun(
             result.state, time.monotonic() - begin, result.attempts, result.message, result.execution_id
@@ -213,14 +213,14 @@ class _Emulator:
             name = source["runtimeParameter"]
             values = self._input_parameters(task)
             if name not in values:
-                raise ConfigError(f"cannot find parameter {name} in task input to fetch artifact uri")
+                raise UserError(f"cannot find parameter {name} in task input to fetch artifact uri")
             uri = values[name]
         else:
             uri = source.get("constant", "")
         if not uri:
-            raise ConfigError("empty Artifact URI")
+            raise UserError("empty Artifact URI")
         if "://" not in uri:
-            raise ConfigError(f"no provider scheme found in artifact URI: {uri}")
+            raise UserError(f"no provider scheme found in artifact URI: {uri}")
         schema = importer["typeSchema"]["instanceSchema"]
         artifact = self._metadata.imported_artifact(
             schema, uri, importer.get("metadata", {}), session_info(uri)
@@ -249,12 +249,12 @@ class _Emulator:
             if "componentInputParameter" in source:
                 outer = source["componentInputParameter"]
                 if outer not in self._parameters:
-                    raise ConfigError(f"parent DAG does not have input parameter {outer}")
+                    raise UserError(f"parent DAG does not have input parameter {outer}")
                 values[name] = self._parameters[outer]
             elif "taskOutputParameter" in source:
                 producer = source["taskOutputParameter"]["producerTask"]
                 if producer not in self._done:
-                    raise ConfigError(f"producer task, {producer}, not in tasks")
+                    raise UserError(f"producer task, {producer}, not in tasks")
                 execution = self._done[producer].execution_id
                 assert execution is not None
                 values[name] = self._metadata.parameters(execution)[
@@ -266,7 +266,7 @@ class _Emulator:
         for name, parameter in declared.items():
             if name not in values:
                 if "defaultValue" not in parameter and not parameter.get("isOptional"):
-                    raise ConfigError(
+                    raise UserError(
                         f"neither value nor default value provided for non-optional parameter {name!r}"
                     )
                 continue
@@ -274,7 +274,7 @@ class _Emulator:
             if kind == "STRING" and not isinstance(values[name], str):
                 values[name] = json.dumps(values[name])
             elif not isinstance(values[name], _KINDS[kind]):
-                raise ConfigError(f"input parameter {name!r} type mismatch: expect {kind}")
+                raise UserError(f"input parameter {name!r} type mismatch: expect {kind}")
         return values
 
     def _input_artifacts(self, task: str) -> dict[str, Json]:
@@ -283,12 +283,12 @@ class _Emulator:
             producer = source["taskOutputArtifact"]["producerTask"]
             key = source["taskOutputArtifact"]["outputArtifactKey"]
             if producer not in self._done:
-                raise ConfigError(f"cannot find producer task {producer!r}")
+                raise UserError(f"cannot find producer task {producer!r}")
             execution = self._done[producer].execution_id
             assert execution is not None
             outputs = self._metadata.outputs(execution)
             if key not in outputs:
-                raise ConfigError(f"cannot find output artifact key {key!r} in producer task {producer!r}")
+                raise UserError(f"cannot find output artifact key {key!r} in producer task {producer!r}")
             artifacts[name] = {"artifacts": [to_runtime_artifact(outputs[key])]}
         return artifacts
 

@@ -15,7 +15,7 @@ from kubeflow import spec as compiled
 from kubeflow.emulator import run as emulator
 from kubeflow.emulator.backend_metadata import MetadataError, to_mlmd
 from kubeflow.emulator.object_store import ObjectStore, StoreError
-from pipeline.config import ConfigError
+from pipeline.errors import UserError
 
 MNIST = str(Path(sys.executable).with_name("mnist"))
 ROOT = "minio://bucket/root"
@@ -306,7 +306,7 @@ def test_null_is_no_metadata() -> None:
 def test_what_the_backend_refuses_is_refused(edit: Any, said: str, tmp_path: Path) -> None:
     pipeline = spec(a=task("true"))
     edit(pipeline)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(UserError, match=said):
         run(pipeline, tmp_path)
 
 
@@ -320,9 +320,9 @@ def test_parameters_are_typed_and_known() -> None:
     assert emulator.parameter_values(file, {"name": "7"}) == {"name": "7", "steps": 5}
     # A client of another kind sends what it likes; every number of JSON is a double there.
     assert emulator.parameter_values(file, {"steps": 1.5}) == {"name": "x", "steps": 1.5}
-    with pytest.raises(ConfigError, match="'many' is no NUMBER_INTEGER"):
+    with pytest.raises(UserError, match="'many' is no NUMBER_INTEGER"):
         emulator.parameter_values(file, {"steps": "many"})
-    with pytest.raises(ConfigError, match="no parameter 'stops': did you mean steps"):
+    with pytest.raises(UserError, match="no parameter 'stops': did you mean steps"):
         emulator.parameter_values(file, {"stops": 1})
 
 
