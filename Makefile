@@ -59,7 +59,7 @@ image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name B
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
-	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(ENGINE) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
+	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(or $(ENGINE),$$(setup/find_engine.sh)) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
 
 lock: $(READY)  ## write uv.lock anew from pyproject.toml
 	@$(BIN)/python -m setup.lock

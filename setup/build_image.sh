@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the image with Docker, podman or buildah, whichever is there.
+# Builds the image with Docker, podman or buildah, whichever works here.
 #
-#   setup/build_image.sh [cpu|gpu] [NAME]
+#   setup/build_image.sh cpu|gpu NAME
 #
 # ENGINE      docker, podman or buildah
 # BASE        the image to start from: Debian 13 or later, or one made of it
@@ -12,11 +12,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-environment=$PWD/.venv
-target=${1:-cpu}
-name=${2:-mnist-tfx:$target}
-engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah || true)}
-[ -n "$engine" ] || { echo "build_image: install docker, podman or buildah" >&2; exit 2; }
+python=$PWD/.venv/bin/python
+engine=${ENGINE:-$(setup/find_engine.sh)}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -25,11 +22,11 @@ mkdir "$work/context" "$work/secrets"
 tar --create --exclude=__pycache__ Dockerfile .dockerignore pyproject.toml uv.lock \
   setup components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
 cd "$work/context"
-labels=$("$environment/bin/python" -m setup.image_inputs "$work/secrets")
+arguments=$("$python" -m setup.image_inputs "$work/secrets")
 
 # The two lists of options are meant to fall apart into words.
 # shellcheck disable=SC2086
-"$engine" build --file Dockerfile --target "$target" --tag "$name" \
-  ${BASE:+--build-arg BASE="$BASE"} $labels \
+"$engine" build --file Dockerfile --target "$1" --tag "$2" \
+  ${BASE:+--build-arg BASE="$BASE"} $arguments \
   --secret id=pip.conf,src="$work/secrets/pip.conf" --secret id=ca.pem,src="$work/secrets/ca.pem" \
   ${BUILD_ARGS:-} .

@@ -10,9 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from setup.venv import (
+    ROOT,
     SetupError,
     call,
     fetch_tools,
@@ -26,9 +28,9 @@ from setup.venv import (
 NOT_NEEDED = ("tensorflow/include", "clang/native", "tensorflow/xla_aot_runtime_src")
 LAUNCHER = """\
 #!{python}
-from pipeline.cli.main import main
+from {module} import {function}
 
-main()
+{function}()
 """
 
 
@@ -68,10 +70,13 @@ def build(venv: Path, app: Path, extras: list[str]) -> None:
     (packages,) = venv.glob("lib/python3.*/site-packages")
     for name in NOT_NEEDED:
         shutil.rmtree(packages / name, ignore_errors=True)
-    (packages / "mnist-tfx.pth").write_text(f"{app}\n")
-    launcher = venv / "bin/mnist"
-    launcher.write_text(LAUNCHER.format(python=python))
-    launcher.chmod(0o755)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (packages / f"{project['name']}.pth").write_text(f"{app}\n")
+    for name, target in project["scripts"].items():
+        module, _, function = target.partition(":")
+        launcher = venv / "bin" / name
+        launcher.write_text(LAUNCHER.format(python=python, module=module, function=function))
+        launcher.chmod(0o755)
     shutil.rmtree(tools)
 
 

@@ -1,15 +1,16 @@
-"""What the builder of the container image gives to the Dockerfile: hashes for the labels, and secrets.
+"""What the builder of the container image gives to the Dockerfile: what the labels say, and secrets.
 
     .venv/bin/python -m setup.image_inputs FOLDER
 
 writes `pip.conf` and `ca.pem` into FOLDER, from pip's settings on this machine, and prints the build
-arguments that the labels are made of.
+arguments that the labels are made of: name and version of the project, hashes of its code and of uv.lock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+import tomllib
 from pathlib import Path
 
 from setup.venv import ROOT, uv_environment
@@ -49,7 +50,14 @@ def write_secrets(folder: Path) -> None:
 
 def main() -> int:
     write_secrets(Path(sys.argv[1]))
-    print(f"--build-arg CODE_SHA256={code_sha256()} --build-arg LOCK_SHA256={lock_sha256()}")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    arguments = {
+        "NAME": project["name"],
+        "VERSION": project["version"],
+        "CODE_SHA256": code_sha256(),
+        "LOCK_SHA256": lock_sha256(),
+    }
+    print(*(f"--build-arg {key}={value}" for key, value in arguments.items()))
     return 0
 
 

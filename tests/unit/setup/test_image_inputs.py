@@ -33,7 +33,7 @@ def test_the_image_has_every_package_that_the_project_installs() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     kept = (ROOT / ".dockerignore").read_text().splitlines()
     for package in PACKAGES:
-        assert f"COPY {package} /opt/mnist/app/{package}\n" in dockerfile
+        assert f"COPY {package} /opt/app/{package}\n" in dockerfile
         assert f"!{package}" in kept
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
