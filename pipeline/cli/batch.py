@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline import product
+from pipeline.bulk import chunks
 from pipeline.cli.options import config_of
 from pipeline.config import PipelineConfig
 from pipeline.errors import INTERRUPTED, REJECTED, RefusedError
@@ -85,7 +86,7 @@ def _infer(
         ):
             with environment.heavy_imports():  # seconds: not for --help
                 from components.shared import classifier
-                from pipeline.bulk import chunks, inference
+                from pipeline.bulk import inference
 
             folder = classifier.find(model or config.serving_dir)
             tasks = chunks.plan(images, classifier.image_size(folder), center)

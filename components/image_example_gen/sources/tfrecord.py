@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from components.image_example_gen.sources.base import (
@@ -152,11 +153,5 @@ def _examples(path: Path) -> Iterator[tuple[bytes, int, str]]:
             place += 1
     except tf.errors.OpError as error:
         raise SourceError(path, f"record {place}: {error.message}") from None
-    except _decode_error() as error:
+    except DecodeError as error:
         raise SourceError(path, f"record {place}: no tf.Example: {error}") from None
-
-
-def _decode_error() -> type[Exception]:
-    from google.protobuf.message import DecodeError
-
-    return DecodeError
