@@ -1,0 +1,144 @@
+"""Picture files to pixels, in the graph: what Transform does with encoded examples, and every server.
+
+One picture at a time, so that a picture's pixels are the same in a batch of any size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import tensorflow as tf
+
+from trainer.features import ImageShape
+
+Fit = Literal["crop", "pad", "stretch"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+_EXIF, _EXIF_MARKER, _SCAN_MARKER = b"Exif\0\0", 0xE1, 0xDA
+_ORIENTATION = 0x0112  # EXIF's tag
+_HEAD_BYTES = 1 << 17  # EXIF is one of the first segments of a JPEG file, and at most 64 KB
+
+
+def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
+    """Picture files of any size to images of one shape.
+
+    Args:
+        files: string [N], a PNG, JPEG, WebP, BMP or GIF (its first frame) each.
+        shape: of the images.
+        fit: what another aspect ratio gets: `crop` to the middle, `pad` with zeros, or `stretch`.
+
+    Returns:
+        uint8 [N, height, width, channels], upright as EXIF says; one of that size is not touched.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the graph runs, for what is no picture.
+    """
+
+    def one(content: tf.Tensor) -> tf.Tensor:
+        return resize(decode(content, shape.channels), shape, fit)
+
+    return tf.map_fn(one, files, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+
+
+def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
+    """One picture file, string [], to uint8 [h, w, channels], upright."""
+    if channels == 3:
+        pixels = tf.io.decode_image(content, channels=3, expand_animations=False)
+    else:
+        # Only these two are decoded to grey; in spite of its name decode_png reads JPEG too.
+        begin = tf.strings.substr(content, 0, 1)
+        grey = tf.equal(begin, b"\x89") | tf.equal(begin, b"\xff")
+        pixels = tf.cond(
+            grey,
+            lambda: tf.io.decode_png(content, channels=1),
+            lambda: tf.image.rgb_to_grayscale(
+                tf.io.decode_image(content, channels=3, expand_animations=False)
+            ),
+        )
+    return _upright(tf.ensure_shape(pixels, [None, None, channels]), orientation(content))
+
+
+def resize(image: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
+    """uint8 [h, w, channels] to uint8 [height, width, channels], antialiased; the same size stays."""
+    size = tf.shape(image)[:2]
+
+    def resized() -> tf.Tensor:
+        height, width = tf.unstack(size)
+        source = image
+        if fit != "stretch":
+            # Rounded to the nearest pixel, and at least one.
+            by_width = tf.cast(tf.round(shape.height * width / shape.width), tf.int32)
+            by_height = tf.cast(tf.round(shape.width * height / shape.height), tf.int32)
+            if fit == "crop":
+                target = tf.maximum(
+                    tf.stack([tf.minimum(height, by_width), tf.minimum(width, by_height)]), 1
+                )
+                top, left = tf.unstack((size - target) // 2)
+                source = tf.slice(image, [top, left, 0], [target[0], target[1], -1])
+            else:
+                target = tf.stack([tf.maximum(height, by_width), tf.maximum(width, by_height)])
+                before = (target - size) // 2
+                padding = tf.stack([before, target - size - before], axis=1)
+                source = tf.pad(image, tf.concat([padding, [[0, 0]]], axis=0))
+        smooth = tf.image.resize(source, shape[:2], method="bilinear", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
+
+    same = tf.reduce_all(tf.equal(size, shape[:2]))
+    return tf.ensure_shape(tf.cond(same, lambda: image, resized), shape)
+
+
+def orientation(content: tf.Tensor) -> tf.Tensor:
+    """EXIF's orientation of a JPEG file, string [] to int32 []: 1 to 8, and 1 for anything else."""
+    head = tf.strings.substr(content, 0, _HEAD_BYTES)
+    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
+    size = tf.size(values)
+
+    def byte(at: tf.Tensor) -> tf.Tensor:
+        inside = (at >= 0) & (at < size)
+        return tf.where(inside, tf.gather(values, tf.clip_by_value(at, 0, tf.maximum(size - 1, 0))), 0)
+
+    def is_exif(at: tf.Tensor) -> tf.Tensor:
+        marked = tf.equal(byte(at + 1), _EXIF_MARKER)
+        expected = tf.constant(list(_EXIF), tf.int32)
+        return marked & tf.reduce_all(tf.equal(byte(at + 4 + tf.range(len(_EXIF))), expected))
+
+    def goes_on(at: tf.Tensor) -> tf.Tensor:
+        segment = tf.equal(byte(at), 0xFF) & tf.not_equal(byte(at + 1), _SCAN_MARKER)
+        return segment & (at + 4 <= size) & tf.logical_not(is_exif(at))
+
+    def next_segment(at: tf.Tensor) -> tf.Tensor:
+        return at + 2 + tf.maximum(byte(at + 2) * 256 + byte(at + 3), 2)
+
+    def look() -> tf.Tensor:
+        at = tf.while_loop(goes_on, lambda at: (next_segment(at),), (tf.constant(2),))[0]
+        tiff = at + 4 + len(_EXIF)
+        little = tf.equal(byte(tiff), ord("I"))
+
+        def number(at: tf.Tensor, length: int) -> tf.Tensor:
+            parts = [byte(at + place) for place in range(length)]
+            forward = sum(part * 256**place for place, part in enumerate(parts))
+            backward = sum(part * 256**place for place, part in enumerate(reversed(parts)))
+            return tf.where(little, forward, backward)
+
+        directory = tiff + tf.clip_by_value(number(tiff + 4, 4), 0, size)
+        entries = directory + 2 + 12 * tf.range(tf.clip_by_value(number(directory, 2), 0, 1024))
+        here = tf.equal(number(entries, 2), _ORIENTATION)
+        found = tf.reduce_max(tf.where(here, number(entries + 8, 2), 0))
+        return tf.where(is_exif(at) & (found >= 1) & (found <= 8), found, 1)
+
+    jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
+    return tf.cond(jpeg, look, lambda: tf.constant(1))
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undo what the camera was turned by: the same eight cases as Pillow's exif_transpose."""
+
+    def any_of(*values: int) -> tf.Tensor:
+        return tf.reduce_any(tf.equal(orientation, values))
+
+    def turned() -> tf.Tensor:
+        upright = tf.cond(any_of(5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        upright = tf.cond(any_of(2, 3, 6, 7), lambda: upright[:, ::-1], lambda: upright)
+        return tf.cond(any_of(3, 4, 7, 8), lambda: upright[::-1], lambda: upright)
+
+    return tf.cond(tf.equal(orientation, 1), lambda: image, turned)
