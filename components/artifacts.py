@@ -6,7 +6,7 @@ from tfx.types.artifact import Artifact
 
 
 class Images(Artifact):
-    """A folder of four IDX files: images and labels, for training and for test.
+    """A folder of labelled images: see components.image_example_gen.sources.
 
     Kubeflow finds the class again by its type name, `<top module>.<Class>`, so `components` exports it.
     """

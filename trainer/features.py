@@ -23,16 +23,19 @@ class ImageShape(NamedTuple):
 
 
 # Keys of a tf.Example as ImageExampleGen writes it, and of what Transform makes of it.
-IMAGE = "image"  # raw: one bytes value, H * W uint8 row-major; transformed: float32 [N, H, W, 1]
+ID = "id"  # where the example comes from: file and place; only in the examples
+IMAGE = "image"  # raw: pixels, H * W * C uint8 row-major, or a picture file; then float32 [N, H, W, C]
 LABEL = "label"  # int64, 0 … num_classes - 1; [N, 1] raw, [N] transformed
 
 # Names of the serving signatures, their inputs and outputs.
-SIGNATURE_IMAGE_BYTES = "serving_default"  # PNG or JPEG files
+SIGNATURE_IMAGE_BYTES = "serving_default"  # picture files of any size
 SIGNATURE_PIXELS = "pixels"  # uint8 arrays
+SIGNATURE_FLOATS = "floats"  # float32 arrays in [0, 1]
 SIGNATURE_EXAMPLES = "examples"  # serialized tf.Examples
 IMAGE_BYTES = "image_bytes"  # input of `serving_default`: string [N]
 EXAMPLES = "examples"  # input of `examples`: string [N]
 CLASSES = "classes"  # output: int64 [N]
+CLASS_NAMES = "label"  # output: string [N], the names of `classes`
 PROBABILITIES = "probabilities"  # output: float32 [N, C]
 LOGITS = "logits"  # output: float32 [N, C]
 

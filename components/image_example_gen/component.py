@@ -14,23 +14,28 @@ from components.image_example_gen.executor import Executor
 
 
 class ImageExampleGenSpec(ComponentSpec):
-    """IDX files in, examples out."""
+    """A data set in, examples out."""
 
     PARAMETERS = {
         "fingerprint": ExecutionParameter(type=str),
         "num_classes": ExecutionParameter(type=int),
+        "options": ExecutionParameter(type=str),
+        "shape": ExecutionParameter(type=str),
         "shards": ExecutionParameter(type=int),
+        "source": ExecutionParameter(type=str),
     }
     INPUTS = {"dataset": ChannelParameter(type=Images)}
     OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class ImageExampleGen(BaseBeamComponent):
-    """Turns a folder of four IDX files into tf.Examples in the splits train, validation and test.
+    """Turns labelled images from any source into tf.Examples in the splits train, validation and test.
 
-    The twelfth of the training files' examples with the smallest content hashes is `validation`, the
-    rest of them `train`; the test files are `test`. Facts about the data are custom properties of the
-    artifact: height, width, num_classes, fingerprint and `<split>_examples`.
+    Where the source has no validation split, the twelfth of the examples for training with the smallest
+    content hashes is `validation`; where it has no test split, the next sixth is `test`. What the examples
+    are is in custom properties of the artifact: height, width and channels (of the images that a network
+    reads), encoded (1 where an example holds a picture file of any size), class_names (JSON), num_classes,
+    fingerprint, source, skipped and `<split>_examples`.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -42,14 +47,21 @@ class ImageExampleGen(BaseBeamComponent):
         fingerprint: str | RuntimeParameter = "",
         num_classes: int | RuntimeParameter = 0,
         shards: int | RuntimeParameter = 1,
+        source: str | RuntimeParameter = "",
+        options: str | RuntimeParameter = "",
+        shape: str | RuntimeParameter = "",
     ) -> None:
         """Declare the node.
 
         Args:
             dataset: one Images artifact.
-            fingerprint: what idx.inspect says about the files; other contents are an error. Empty: any.
-            num_classes: labels must be below it; 0: as the training labels say.
+            fingerprint: what the source says about the files; other contents are an error. Empty: any.
+            num_classes: labels must be below it; 0: as the data say.
             shards: files per split.
+            source: by its name in sources.NAMES; empty: by what is in the folder.
+            options: fields of sources.Options, as JSON.
+            shape: height, width and channels of the images that a network reads, as JSON; empty: those of
+                the data.
         """
         super().__init__(
             ImageExampleGenSpec(
@@ -57,6 +69,9 @@ class ImageExampleGen(BaseBeamComponent):
                 fingerprint=fingerprint,
                 num_classes=num_classes,
                 shards=shards,
+                source=source,
+                options=options,
+                shape=shape,
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )

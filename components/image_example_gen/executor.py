@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePath
+import bisect
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from PIL import Image
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
-from components.image_example_gen.shards import write_shard
-from components.image_example_gen.sources import idx
-from components.image_example_gen.split import Batch, Cutoff, Place, before, content_hashes
+from components.image_example_gen.shards import Content, write_shard
+from components.image_example_gen.sources import SPLITS, DataSet, Options, Part, Pictures, Source, choose
+from components.image_example_gen.split import (
+    Batch,
+    Cutoffs,
+    Place,
+    Splitting,
+    before,
+    content_hashes,
+    splitting,
+)
 from trainer import features
+from trainer.features import ImageShape
 
-SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
-_BATCH = 2048  # examples in one element
-_PART = 1 << 16  # examples that one worker reads
+SKIPPED_FILE = "skipped.json"  # in the examples artifact: pictures that could not be read, and why
 _STAGING = ".unfinished"
 
 Shard = tuple[str, int]  # a split and the number of one of its files
-Files = tuple[str, str, int]  # images, labels, classes
 
 
 class DataChangedError(Exception):
@@ -36,7 +45,7 @@ class DataChangedError(Exception):
 
 
 class Executor(BaseBeamExecutor):
-    """Checks the files, splits their examples and writes them.
+    """Checks the data set, splits its examples and writes them.
 
     Beam workers read the files by their paths, so on several machines these are on a shared file system.
     """
@@ -50,36 +59,38 @@ class Executor(BaseBeamExecutor):
         """Write the `examples` artifact from the `dataset` artifact.
 
         Raises:
-            idx.IdxError: where a file is bad, or there are too few examples to set any aside.
+            SourceError: where a file is bad, or there are too few examples to set any aside.
             DataChangedError: where the contents are not those of the fingerprint.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         folder = artifact_utils.get_single_uri(input_dict["dataset"])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
-        facts = idx.inspect(folder, exec_properties["num_classes"] or None)
-        _check_fingerprint(folder, facts.fingerprint, exec_properties["fingerprint"])
-        sizes = idx.split_sizes(folder, facts)
+        options = Options(
+            **{
+                "num_classes": exec_properties["num_classes"],
+                **json.loads(exec_properties["options"] or "{}"),
+            }
+        )
+        source = choose(folder, exec_properties["source"], options)
+        data = source.inspect()
+        _check_fingerprint(folder, data.fingerprint, exec_properties["fingerprint"])
+        split = splitting(data.examples, folder)
+        shape = ImageShape(
+            *json.loads(exec_properties["shape"] or "null") or (*data.largest, data.channels)
+        )
+        reader = Reader(source, data, shape)
 
         staging = str(PurePath(examples.uri) / _STAGING)
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
-        files = idx.find_files(folder)
-        images = dict.fromkeys(SPLITS, files.train_images) | {features.TEST: files.test_images}
-        write = WriteShard(folders, images, staging, exec_properties["shards"])
+        write = WriteShard(folders, reader, staging, exec_properties["shards"], tuple(split.cut))
         try:
             with self._make_beam_pipeline() as pipeline:
-                _build(pipeline, files, facts, sizes, write)
+                _build(pipeline, reader, split, write)
         finally:
             if tf.io.gfile.exists(staging):
                 tf.io.gfile.rmtree(staging)
-
-        examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
-        examples.set_string_custom_property("fingerprint", facts.fingerprint)
-        examples.set_int_custom_property("height", facts.height)
-        examples.set_int_custom_property("width", facts.width)
-        examples.set_int_custom_property("num_classes", facts.num_classes)
-        for split, size in sizes.items():
-            examples.set_int_custom_property(f"{split}_examples", size)
+        _describe(examples, data, shape, reader.encoded, split.sizes)
 
 
 def _check_fingerprint(folder: str, found: str, wanted: str) -> None:
@@ -90,70 +101,151 @@ def _check_fingerprint(folder: str, found: str, wanted: str) -> None:
         )
 
 
-def _build(
-    pipeline: beam.Pipeline,
-    files: idx.IdxDataset,
-    facts: idx.DatasetFacts,
-    sizes: dict[str, int],
-    write: WriteShard,
+def _describe(
+    examples: Artifact, data: DataSet, shape: ImageShape, encoded: bool, sizes: Mapping[str, int]
 ) -> None:
-    """The Beam graph: read, hash, find the cutoff, assign each example to a shard, write, count."""
-    classes = facts.num_classes
-    training = _read(pipeline, "Train", (str(files.train_images), str(files.train_labels), classes))
-    test = _read(pipeline, "Test", (str(files.test_images), str(files.test_labels), classes))
-    cutoff = training | beam.CombineGlobally(Cutoff(sizes[features.VALIDATION]))
-    assigned = (
-        training
-        | "AssignTrain" >> beam.FlatMap(assign_train, write.shards, beam.pvalue.AsSingleton(cutoff)),
-        test | "AssignTest" >> beam.FlatMap(assign, features.TEST, write.shards),
-        # So that a shard which no example falls into is written all the same.
-        pipeline | beam.Create(_empty_shards(write.shards)),
+    """What the examples are, as custom properties of the artifact."""
+    examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
+    examples.set_string_custom_property("fingerprint", data.fingerprint)
+    examples.set_string_custom_property("source", data.source)
+    examples.set_string_custom_property("class_names", json.dumps(data.class_names))
+    for name, value in shape._asdict().items():
+        examples.set_int_custom_property(name, value)
+    examples.set_int_custom_property("encoded", int(encoded))
+    examples.set_int_custom_property("num_classes", data.num_classes)
+    examples.set_int_custom_property("skipped", len(data.skipped))
+    for split, size in sizes.items():
+        examples.set_int_custom_property(f"{split}_examples", size)
+    if data.skipped:
+        with tf.io.gfile.GFile(str(PurePath(examples.uri) / SKIPPED_FILE), "w") as file:
+            file.write(json.dumps({each.id: each.reason for each in data.skipped}))
+
+
+class Reader:
+    """Reads pictures as examples have them: without those left out, and as files where sizes differ.
+
+    Attributes:
+        parts: of the source, by its splits.
+        encoded: whether an image is a picture file.
+    """
+
+    def __init__(self, source: Source, data: DataSet, shape: ImageShape) -> None:
+        """Read this data set for images of this shape."""
+        self._source = source
+        self._skipped = frozenset(each.id for each in data.skipped)
+        self._shape = None if data.encoded else ImageShape(*data.largest, data.channels)
+        self.encoded = data.encoded or self._shape != shape
+        self.parts: dict[str, list[Part]] = {}
+        for part in source.parts(data):
+            self.parts.setdefault(part.split, []).append(part)
+
+    def read(self, part: Part, at: NDArray[np.int64] | None = None) -> Iterator[Pictures]:
+        """As base.Source has it."""
+        for pictures in self._source.read(part, at):
+            yield self._encode(self._good(pictures))
+
+    def content_at(self, split: str, indices: NDArray[np.int64]) -> Content:
+        """The images at some places of a split of the source, in their order."""
+        order = np.argsort(indices, kind="stable")
+        wanted = indices[order]
+        images: list[bytes] = [b""] * len(indices)
+        ids = [""] * len(indices)
+        parts = self.parts[split]
+        firsts = [part.first for part in parts]
+        done = 0
+        while done < len(wanted):
+            part = parts[bisect.bisect_right(firsts, int(wanted[done])) - 1]
+            until = int(np.searchsorted(wanted, part.first + part.count))
+            for pictures in self.read(part, wanted[done:until] - part.first):
+                for image, where in zip(pictures.images, pictures.ids, strict=True):
+                    images[order[done]], ids[order[done]] = image, where
+                    done += 1
+            if done != until:
+                raise RuntimeError(f"{until - done} pictures of {part.split} are gone")
+        return Content(images, ids)
+
+    def _good(self, pictures: Pictures) -> Pictures:
+        if not self._skipped or self._skipped.isdisjoint(pictures.ids):
+            return pictures
+        good = [number for number, where in enumerate(pictures.ids) if where not in self._skipped]
+        return Pictures(
+            [pictures.images[number] for number in good],
+            pictures.labels[good],
+            [pictures.ids[number] for number in good],
+            pictures.places[good],
+        )
+
+    def _encode(self, pictures: Pictures) -> Pictures:
+        if not self.encoded or self._shape is None:
+            return pictures
+        images = [_png(image, self._shape) for image in pictures.images]
+        return Pictures(images, pictures.labels, pictures.ids, pictures.places)
+
+
+def _png(pixels: bytes, shape: ImageShape) -> bytes:
+    """A picture file, which Transform's graph can resize."""
+    buffer = io.BytesIO()
+    mode = "L" if shape.channels == 1 else "RGB"
+    Image.frombytes(mode, (shape.width, shape.height), pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _build(pipeline: beam.Pipeline, reader: Reader, split: Splitting, write: WriteShard) -> None:
+    """The Beam graph: read, hash, find the cutoffs, assign each example to a shard, write, count."""
+    read = {name: _read(pipeline, name, reader) for name in reader.parts}
+    assigned = [
+        examples | f"Assign {name}" >> beam.FlatMap(assign, name, write.shards)
+        for name, examples in read.items()
+        if name != features.TRAIN
+    ]
+    ends = np.cumsum(list(split.cut.values())).tolist()
+    cutoffs = read[features.TRAIN] | beam.CombineGlobally(Cutoffs(ends or [0]))
+    assigned.append(
+        read[features.TRAIN]
+        | "Assign train"
+        >> beam.FlatMap(assign_train, write.shards, tuple(split.cut), beam.pvalue.AsSingleton(cutoffs))
     )
+    # So that a shard which no example falls into is written all the same.
+    assigned.append(pipeline | beam.Create(_empty_shards(write.shards)))
     _ = (
-        assigned
+        tuple(assigned)
         | beam.Flatten()
         | beam.GroupByKey()
         | beam.ParDo(write)
         | beam.CombinePerKey(sum)
-        | beam.Map(check_count, sizes)
+        | beam.Map(check_count, dict(split.sizes))
     )
 
 
-def _read(pipeline: beam.Pipeline, name: str, files: Files) -> beam.PCollection[Batch]:
-    parts = pipeline | f"{name}Parts" >> beam.Create(list(_parts(*files)))
+def _read(pipeline: beam.Pipeline, name: str, reader: Reader) -> beam.PCollection[Batch]:
+    parts = pipeline | f"Parts of {name}" >> beam.Create(reader.parts[name])
     # Without it, Beam gives all parts to the one worker that was given the list of them.
-    spread = parts | f"Spread{name}" >> beam.Reshuffle()
-    return spread | f"Read{name}" >> beam.FlatMapTuple(read)
+    spread = parts | f"Spread {name}" >> beam.Reshuffle()
+    return spread | f"Read {name}" >> beam.ParDo(Hash(reader))
 
 
-def _parts(images_path: str, labels_path: str, num_classes: int) -> Iterator[tuple[Files, int, int]]:
-    """What can be read at the same time: a gzipped file only as a whole."""
-    with idx.IdxReader(images_path, 3) as images, idx.IdxReader(labels_path, 1) as labels:
-        count = images.shape[0]
-        step = count if images.is_gzipped or labels.is_gzipped else _PART
-    for first in range(0, count, step):
-        yield (images_path, labels_path, num_classes), first, min(first + step, count)
+class Hash(beam.DoFn):
+    """The examples of a part, in batches, without their images."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def process(self, element: Part) -> Iterator[Batch]:
+        for pictures in self._reader.read(element):
+            hashes = content_hashes(pictures.images, pictures.labels)
+            yield Batch(pictures.labels, hashes, element.first + pictures.places)
 
 
-def read(files: Files, first: int, stop: int) -> Iterator[Batch]:
-    """The examples of a part of a pair of files, in batches."""
-    images_path, labels_path, num_classes = files
-    for images, labels in idx.stream(images_path, labels_path, _BATCH, num_classes, range(first, stop)):
-        yield hashed(images, labels, first)
-        first += len(labels)
-
-
-def hashed(images: NDArray[np.uint8], labels: NDArray[np.uint8], first: int) -> Batch:
-    """A batch from uint8 [n, H, W], uint8 [n] and the index of the first example."""
-    indices = np.arange(first, first + len(labels), dtype=np.int64)
-    return Batch(labels, content_hashes(images, labels), indices)
-
-
-def assign_train(batch: Batch, shards: int, cutoff: Place) -> Iterator[tuple[Shard, Batch]]:
-    """Split training examples at the cutoff and give each part to its shards."""
-    validates = before(batch, cutoff)
-    yield from assign(batch.select(validates), features.VALIDATION, shards)
-    yield from assign(batch.select(~validates), features.TRAIN, shards)
+def assign_train(
+    batch: Batch, shards: int, cut: Sequence[str], cutoffs: Sequence[Place]
+) -> Iterator[tuple[Shard, Batch]]:
+    """Cut splits off the examples for training, in order, and give each part to its shards."""
+    for split, cutoff in zip(cut, cutoffs, strict=False):
+        inside = before(batch, cutoff)
+        yield from assign(batch.select(inside), split, shards)
+        batch = batch.select(~inside)
+    yield from assign(batch, features.TRAIN, shards)
 
 
 def assign(batch: Batch, split: str, shards: int) -> Iterator[tuple[Shard, Batch]]:
@@ -166,7 +258,7 @@ def assign(batch: Batch, split: str, shards: int) -> Iterator[tuple[Shard, Batch
 
 
 def _empty_shards(shards: int) -> list[tuple[Shard, Batch]]:
-    empty = Batch(np.empty(0, np.uint8), np.empty(0, np.uint64), np.empty(0, np.int64))
+    empty = Batch(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64))
     return [((split, number), empty) for split in SPLITS for number in range(shards)]
 
 
@@ -174,16 +266,21 @@ class WriteShard(beam.DoFn):
     """Writes one shard; yields its split and how many examples it has."""
 
     def __init__(
-        self, folders: Mapping[str, str], images: Mapping[str, Path], staging: str, shards: int
+        self, folders: Mapping[str, str], reader: Reader, staging: str, shards: int, cut: Sequence[str]
     ) -> None:
         super().__init__()
-        self._folders, self._images, self._staging, self.shards = folders, images, staging, shards
+        self._folders, self._reader, self._staging, self._cut = folders, reader, staging, cut
+        self.shards = shards
 
     def process(self, element: tuple[Shard, Iterable[Batch]]) -> Iterator[tuple[str, int]]:
         (split, number), batches = element
-        images_at = functools.partial(idx.images_at, self._images[split])
+        source_split = features.TRAIN if split in self._cut else split
+
+        def content_at(indices: NDArray[np.int64]) -> Content:
+            return self._reader.content_at(source_split, indices)
+
         folder = self._folders[split]
-        yield split, write_shard(folder, self._staging, number, self.shards, batches, images_at)
+        yield split, write_shard(folder, self._staging, number, self.shards, batches, content_at)
 
 
 def check_count(written: tuple[str, int], expected: dict[str, int]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
@@ -18,13 +20,21 @@ from trainer import features
 NAME = "data_tfrecord-{shard:05d}-of-{shards:05d}"
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a shard's examples hold besides their labels: images and ids, n each."""
+
+    images: Sequence[bytes]
+    ids: Sequence[str]
+
+
 def write_shard(
     folder: str,
     staging: str,
     shard: int,
     shards: int,
     batches: Iterable[Batch],
-    images_at: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    content_at: Callable[[NDArray[np.int64]], Content],
 ) -> int:
     """Write one file of a split, ordered by content hash, so that equal data give equal bytes.
 
@@ -34,8 +44,8 @@ def write_shard(
         shard: which file, from 0.
         shards: how many there are.
         batches: the examples of this file, at least one batch, which may be empty.
-        images_at: from indices, int64 [n], to the images there, uint8 [n, H, W]; called once, so that a
-            shard's images are in memory together.
+        content_at: from indices, int64 [n], to the images there; called once, so that a shard's images are
+            in memory together.
 
     Returns:
         The number of examples written.
@@ -46,44 +56,61 @@ def write_shard(
     tf.io.gfile.makedirs(folder)
     # A runner may do a bundle of work twice, even at the same time.
     unfinished = str(PurePath(staging) / uuid.uuid4().hex)
+    content = content_at(batch.indices)
     with tf.io.TFRecordWriter(unfinished) as writer:
-        for record in serialize(images_at(batch.indices), batch.labels):
+        for record in serialize(content.images, batch.labels.tolist(), content.ids):
             writer.write(record)
     name = NAME.format(shard=shard, shards=shards)
     tf.io.gfile.rename(unfinished, str(PurePath(folder) / name), overwrite=True)
     return len(batch)
 
 
-def serialize(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Iterator[bytes]:
-    """Each example as a serialized tf.Example: `image` (one bytes value, row-major) and `label` (int64).
+def serialize(images: Sequence[bytes], labels: Sequence[int], ids: Sequence[str]) -> Iterator[bytes]:
+    """Each example as a serialized tf.Example: `id` and `image` (one bytes value each), `label` (int64).
 
-    All examples of one label and one image size differ in the image's bytes alone, so protobuf
-    serializes one of each label and the others are copies of it with another image in the same place.
-
-    Args:
-        images: uint8 [n, H, W].
-        labels: uint8 [n].
+    Protobuf takes many times as long, so this writes its wire format: an Example holds Features in field 1,
+    these a map in field 1, whose entries have key 1 and value 2, a Feature. Features come by their keys, as
+    protobuf's deterministic serialization has them.
     """
-    image_bytes = images[0].size if len(images) else 0
-    templates = {int(label): _template(image_bytes, int(label)) for label in np.unique(labels)}
-    for image, label in zip(images, labels.tolist(), strict=True):
-        head, tail = templates[label]
-        yield head + image.tobytes() + tail
+    for image, label, where in zip(images, labels, ids, strict=True):
+        name = where.encode()
+        before, between, after = _frame(len(name), len(image), label)
+        yield before + name + between + image + after
 
 
-def _template(image_bytes: int, label: int) -> tuple[bytes, bytes]:
-    """What comes before and after the image in a serialized example."""
-    # Before the image there are only keys and lengths, and the last byte of a length is below 0x80: the
-    # first run of so many 0xff is the image itself.
-    mark = b"\xff" * image_bytes
-    example = tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                features.IMAGE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[mark])),
-                features.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-            }
-        )
-    )
-    # Deterministic: by key, so the order of the two features is the same in every process.
-    head, _, tail = example.SerializeToString(deterministic=True).partition(mark)
-    return head, tail
+@functools.lru_cache(maxsize=1 << 14)
+def _frame(id_bytes: int, image_bytes: int, label: int) -> tuple[bytes, bytes, bytes]:
+    """What stands around the id and the image of these lengths."""
+    of_id = _entry(features.ID, _bytes_feature(bytes(id_bytes)))
+    of_image = _entry(features.IMAGE, _bytes_feature(bytes(image_bytes)))
+    of_label = _entry(features.LABEL, _int64_feature(label))
+    whole = _field(1, of_id + of_image + of_label)
+    # A value is the last in its entry.
+    begin = len(whole) - len(of_label) - len(of_image) - id_bytes
+    return whole[:begin], of_image[: len(of_image) - image_bytes], of_label
+
+
+def _entry(key: str, feature: bytes) -> bytes:
+    return _field(1, _field(1, key.encode()) + _field(2, feature))
+
+
+def _bytes_feature(value: bytes) -> bytes:
+    return _field(1, _field(1, value))
+
+
+def _int64_feature(value: int) -> bytes:
+    return _field(3, _field(1, _varint(value)))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
+
+from components.image_example_gen.sources.base import SourceError
+from trainer import features
+
+VALIDATION_SHARE, TEST_SHARE = 12, 6
+"""One in so many training examples is set aside where a source lacks the split: 5,000 of MNIST's 60,000."""
 
 _HASH_BYTES = 8
 
@@ -19,18 +24,53 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Splitting:
+    """How the splits of a source become those of the pipeline.
+
+    Attributes:
+        sizes: examples in each split of the pipeline.
+        cut: how many examples for training, by content hash, become another split: the first so many this
+            one, the next so many that one.
+    """
+
+    sizes: Mapping[str, int]
+    cut: Mapping[str, int]
+
+
+def splitting(found: Mapping[str, int], folder: str) -> Splitting:
+    """What the examples of a folder's source, by split, come to.
+
+    Raises:
+        SourceError: where there are too few to set any aside.
+    """
+    train = found.get(features.TRAIN, 0)
+    shares = {features.VALIDATION: VALIDATION_SHARE, features.TEST: TEST_SHARE}
+    cut = {split: train // share for split, share in shares.items() if not found.get(split)}
+    if train < VALIDATION_SHARE:
+        raise SourceError(
+            folder,
+            f"{train} examples: at least {VALIDATION_SHARE} are needed for training, one to validate",
+        )
+    sizes = {
+        features.TRAIN: train - sum(cut.values()),
+        **{split: cut[split] if split in cut else found[split] for split in shares},
+    }
+    return Splitting(sizes, cut)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some examples on their way through Beam, as arrays: thousands of times fewer elements than examples.
 
-    Their images stay in the file: whoever writes them reads them there, at the indices.
+    Their images stay in the source: whoever writes them reads them there, at the indices.
 
     Attributes:
-        labels: uint8 [n].
+        labels: int64 [n].
         hashes: uint64 [n], see content_hashes.
-        indices: int64 [n], places in the file.
+        indices: int64 [n], places among all examples of the source's split.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     indices: NDArray[np.int64]
 
@@ -52,13 +92,18 @@ class Batch:
         )
 
 
-def content_hashes(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """BLAKE2b with 64 bits of each image's bytes and its label byte: uint64 [n]."""
-    rows = np.concatenate(
-        [images.reshape(len(images), math.prod(images.shape[1:])), labels[:, None]], axis=1
-    )
-    digests = [hashlib.blake2b(row, digest_size=_HASH_BYTES).digest() for row in rows]
+def content_hashes(images: Sequence[bytes], labels: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """BLAKE2b with 64 bits of each image's bytes and its label's, as few as the label needs: uint64 [n]."""
+    suffixes = {label: _label_bytes(label) for label in np.unique(labels).tolist()}
+    digests = [
+        hashlib.blake2b(image + suffixes[label], digest_size=_HASH_BYTES).digest()
+        for image, label in zip(images, labels.tolist(), strict=True)
+    ]
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def _label_bytes(label: int) -> bytes:
+    return label.to_bytes(max(1, (label.bit_length() + 7) // 8), "little")
 
 
 def before(batch: Batch, cutoff: Place) -> NDArray[np.bool_]:
@@ -67,16 +112,17 @@ def before(batch: Batch, cutoff: Place) -> NDArray[np.bool_]:
     return (batch.hashes < cut_hash) | ((batch.hashes == cut_hash) & (batch.indices < cut_index))
 
 
-class Cutoff(beam.CombineFn):
-    """The place of the `count`-th example (counted from 0) in the order of all: `count` come before it.
+class Cutoffs(beam.CombineFn):
+    """The places of some examples in the order of all: for each count, so many come before its place.
 
-    An accumulator keeps no more than the `count` + 1 smallest places, 16 bytes each, and what has come
+    An accumulator keeps no more than the highest count + 1 smallest places, 16 bytes each, and what has come
     in since it was last made smaller.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, counts: Sequence[int]) -> None:
         super().__init__()
-        self._keep = count + 1
+        self._counts = list(counts)
+        self._keep = max(counts) + 1
 
     def create_accumulator(self) -> NDArray[np.uint64]:
         return np.empty((2, 0), np.uint64)
@@ -92,9 +138,9 @@ class Cutoff(beam.CombineFn):
             return self._smallest(places)
         return places
 
-    def extract_output(self, accumulator: NDArray[np.uint64]) -> Place:
-        last = self._smallest(accumulator)[:, -1]
-        return int(last[0]), int(last[1])
+    def extract_output(self, accumulator: NDArray[np.uint64]) -> list[Place]:
+        places = self._smallest(accumulator)
+        return [(int(places[0, count]), int(places[1, count])) for count in self._counts]
 
     def _smallest(self, places: NDArray[np.uint64]) -> NDArray[np.uint64]:
         order = np.lexsort((places[1], places[0]))

@@ -36,13 +36,13 @@ __all__ = [
 
 # By module, so that nothing is imported that a data set does not need. In the order of messages.
 _SOURCES = {
-    # IDX
-    "cifar": "Cifar",
-    "npz": "Npz",
-    "tfrecord": "TFRecord",
-    "parquet": "Parquet",
-    "manifest": "Manifest",
-    "folder": "ClassFolders",
+    "idx": ("idx_folder", "IdxFolder"),
+    "cifar": ("cifar", "Cifar"),
+    "npz": ("npz", "Npz"),
+    "tfrecord": ("tfrecord", "TFRecord"),
+    "parquet": ("parquet", "Parquet"),
+    "manifest": ("manifest", "Manifest"),
+    "folder": ("folder", "ClassFolders"),
 }
 NAMES = tuple(_SOURCES)
 
@@ -78,5 +78,5 @@ def choose(folder: Path | str, name: str = "", options: Options | None = None) -
 
 
 def _source(name: str) -> Any:
-    module = importlib.import_module(f"components.image_example_gen.sources.{name}")
-    return getattr(module, _SOURCES[name])
+    module, kind = _SOURCES[name]
+    return getattr(importlib.import_module(f"components.image_example_gen.sources.{module}"), kind)

@@ -2,7 +2,8 @@
 
 A file is a header and then uint8 values in row-major order, to the last byte. The header: two zero
 bytes, a byte for the type (0x08 is uint8), a byte for the rank, then one big-endian uint32 per
-dimension (http://yann.lecun.com/exdb/mnist). Images have rank 3 (count, height, width), labels rank 1.
+dimension (http://yann.lecun.com/exdb/mnist). Images have rank 3 (count, height, width) or 4, with channels,
+labels rank 1. QMNIST's labels are int32 of rank 2, whose first column counts.
 
 Files are streamed, gzipped or not. Each fault is an IdxError with the file, the byte offset and the
 reason; offsets count decompressed bytes, except for faults of the gzip stream itself.
@@ -23,7 +24,7 @@ from typing import NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.errors import InputError
+from components.image_example_gen.sources.base import SourceError
 from trainer import features
 
 BUFFER_BYTES = 1 << 24
@@ -36,14 +37,14 @@ _CHUNK_BYTES = 1 << 20  # of content at a time while inspecting: stays in the pr
 _GZIP_CHUNK_BYTES = 1 << 16  # of compressed bytes at a time
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to say: a gzip header and a CRC around the data
-_UINT8 = 0x08
+_UINT8, _INT32 = 0x08, 0x0C
 _DTYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
-_LABELS = 256  # a label is one byte
+MAX_LABEL = 1 << 16  # more classes than that are a mistake
 
 UInt8 = NDArray[np.uint8]
 
 
-class IdxError(InputError):
+class IdxError(SourceError):
     """A file is not what it should be.
 
     Attributes:
@@ -54,8 +55,8 @@ class IdxError(InputError):
 
     def __init__(self, path: Path, offset: int | None, reason: str) -> None:
         where = "" if offset is None else f"offset {offset}: "
-        super().__init__(f"{path}: {where}{reason}")
-        self.path, self.offset, self.reason = path, offset, reason
+        super().__init__(path, where + reason)
+        self.offset, self.reason = offset, reason
 
     def __reduce__(self) -> tuple[type[IdxError], tuple[Path, int | None, str]]:
         # Beam's runners hand exceptions from process to process.
@@ -129,12 +130,16 @@ class IdxReader:
         sha256: hash of all content read so far, header included; None unless it was asked for.
     """
 
-    def __init__(self, path: Path | str, rank: int, *, hashed: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, rank: int, *ranks: int, hashed: bool = False, labels: bool = False
+    ) -> None:
         """Open the file and check its header.
 
         Args:
             path: an IDX file, gzipped or not, which its first two bytes tell.
             rank: how many dimensions it must have.
+            *ranks: other numbers of dimensions that it may have.
+            labels: whether its values may be int32 too.
             hashed: compute `sha256` while reading.
 
         Raises:
@@ -146,10 +151,10 @@ class IdxReader:
         self._source = _Source(self.path)
         self._content_offset = 0
         try:
-            self.shape = self._read_header(rank)
-            self._row_bytes = math.prod(self.shape[1:])
+            self.dtype, self.shape = self._read_header((rank, *ranks), labels)
+            self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
             self._left = self.shape[0]
-            self._check_size(4 + 4 * rank + self.shape[0] * self._row_bytes)
+            self._check_size(self.data_offset + self.shape[0] * self._row_bytes)
         except BaseException:
             self._source.close()
             raise
@@ -168,12 +173,17 @@ class IdxReader:
         return 4 + 4 * len(self.shape)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of an example."""
+        return self._row_bytes
+
+    @property
     def is_gzipped(self) -> bool:
         """Whether the file can only be read from its start."""
         return self._source.size is None
 
     def read(self, batch: int) -> UInt8:
-        """The next examples, uint8 [n, *shape[1:]].
+        """The next examples, [n, *shape[1:]] of `dtype`, which is uint8 for images.
 
         n is `batch` or what fits into BUFFER_BYTES, less at the end, and 0 after it.
 
@@ -183,9 +193,9 @@ class IdxReader:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         count = min(batch, BUFFER_BYTES // self._row_bytes, self._left)
-        values = np.empty((count, *self.shape[1:]), np.uint8)
+        values = np.empty((count, *self.shape[1:]), self.dtype)
         if count:
-            self._fill(values.data.cast("B"))
+            self._fill(values.reshape(-1).view(np.uint8).data)
             self._left -= count
             if not self._left:
                 self._check_end()
@@ -203,23 +213,26 @@ class IdxReader:
         self._content_offset += count * self._row_bytes
         self._left -= count
 
-    def _read_header(self, rank: int) -> tuple[int, ...]:
+    def _read_header(self, ranks: tuple[int, ...], labels: bool) -> tuple[np.dtype, tuple[int, ...]]:
         magic = self._header_bytes(4)
         if magic[:2] != b"\0\0":
             self._fail(0, f"wrong magic number {magic.hex(' ')}: an IDX file begins with two zero bytes")
-        if magic[2] != _UINT8:
+        if magic[2] != _UINT8 and not (labels and magic[2] == _INT32):
             name = _DTYPES.get(magic[2], "unknown")
             self._fail(2, f"wrong dtype byte 0x{magic[2]:02x} ({name}): it must be 0x08 (uint8)")
-        if magic[3] != rank:
-            self._fail(3, f"wrong rank {magic[3]}: {_kind(rank)} have rank {rank}")
+        rank = magic[3]
+        if rank not in ranks or (rank == 2 and magic[2] == _UINT8):
+            self._fail(3, f"wrong rank {rank}: {_kind(ranks[0])} have rank {ranks[0]}")
         shape = tuple(int(n) for n in np.frombuffer(self._header_bytes(4 * rank), ">u4"))
-        for axis, (size, name) in enumerate(zip(shape, ("examples", "height", "width"), strict=False)):
+        for axis, (size, name) in enumerate(
+            zip(shape, ("examples", "height", "width", "channels"), strict=False)
+        ):
             if not size:
                 self._fail(4 + 4 * axis, f"zero {name}")
         if math.prod(shape[1:]) > BUFFER_BYTES:
             size_text = "x".join(map(str, shape[1:]))
             self._fail(8, f"absurd image size {size_text}: more than {BUFFER_BYTES} bytes an image")
-        return shape
+        return np.dtype(np.uint8 if magic[2] == _UINT8 else ">i4"), shape
 
     def _header_bytes(self, count: int) -> bytes:
         values = bytearray(count)
@@ -319,6 +332,8 @@ class _Source:
         self._compressed = self._decompressor.unused_data
         if len(self._compressed) < len(_GZIP_MAGIC):
             self._compressed += self._file.read(_GZIP_CHUNK_BYTES)
+        while self._compressed and not self._compressed.strip(b"\0"):  # tapes are filled up with zeros
+            self._compressed = self._file.read(_GZIP_CHUNK_BYTES)
         if not self._compressed:
             return False
         if not self._compressed.startswith(_GZIP_MAGIC):
@@ -384,12 +399,12 @@ def stream(
     batch: int,
     num_classes: int | None,
     part: range | None = None,
-) -> Iterator[tuple[UInt8, UInt8]]:
-    """Stream images and labels in step: uint8 [n, H, W] and uint8 [n], n ≤ `batch`.
+) -> Iterator[tuple[UInt8, NDArray]]:
+    """Stream images and labels in step: uint8 [n, H, W] or [n, H, W, C], and integers [n]; n ≤ `batch`.
 
     Args:
-        images_path: IDX file of rank 3.
-        labels_path: IDX file of rank 1.
+        images_path: IDX file of rank 3 or 4.
+        labels_path: IDX file of rank 1, or of QMNIST's kind.
         batch: examples at a time; fewer where they would not fit into BUFFER_BYTES.
         num_classes: labels must be below it; None: any label.
         part: these examples alone, of files that are not gzipped; None: all.
@@ -397,7 +412,7 @@ def stream(
     Raises:
         IdxError: for every fault of a file, for counts that differ, for a label out of range.
     """
-    with IdxReader(images_path, 3) as images, IdxReader(labels_path, 1) as labels:
+    with IdxReader(images_path, 3, 4) as images, IdxReader(labels_path, 1, 2, labels=True) as labels:
         for pair, _ in _in_step(images, labels, batch, num_classes, part):
             yield pair
 
@@ -408,7 +423,7 @@ def _in_step(
     batch: int,
     num_classes: int | None,
     part: range | None = None,
-) -> Iterator[tuple[tuple[UInt8, UInt8], int]]:
+) -> Iterator[tuple[tuple[UInt8, NDArray], int]]:
     """Pairs of images and labels, each with the index of its first example."""
     if images.shape[0] != labels.shape[0]:
         reason = f"{labels.shape[0]} labels, but {images.path.name} has {images.shape[0]} images"
@@ -420,9 +435,11 @@ def _in_step(
     while first < stop:
         image_batch = images.read(min(batch, stop - first))
         label_batch = labels.read(len(image_batch))
+        if label_batch.ndim > 1:  # QMNIST's: class, writer and so on
+            label_batch = label_batch[:, 0]
         if num_classes is not None and label_batch.max() >= num_classes:
             at = int(np.argmax(label_batch >= num_classes))
-            offset = labels.data_offset + first + at
+            offset = labels.data_offset + (first + at) * labels.row_bytes
             raise IdxError(
                 labels.path, offset, f"label {label_batch[at]} is not in the range 0…{num_classes - 1}"
             )
@@ -442,10 +459,10 @@ def inspect(folder: Path | str, num_classes: int | None = None) -> DatasetFacts:
             num_classes is None, for a class between others that has no training example.
     """
     files = find_files(folder)
-    train = _inspect_pair(files.train_images, files.train_labels, num_classes)
+    train = inspect_pair(files.train_images, files.train_labels, num_classes)
     if num_classes is None:
-        num_classes = _count_classes(files.train_labels, train.first_offsets)
-    test = _inspect_pair(files.test_images, files.test_labels, num_classes, train.shape[1:])
+        num_classes = count_classes(files.train_labels, train)
+    test = inspect_pair(files.test_images, files.test_labels, num_classes, train.shape[1:])
     return DatasetFacts(
         height=train.shape[1],
         width=train.shape[2],
@@ -474,46 +491,84 @@ def split_sizes(folder: Path | str, facts: DatasetFacts) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """One images file and its labels: shape, SHA-256 digests, where each label first occurs (or -1)."""
+class Pair:
+    """One images file and its labels.
+
+    Attributes:
+        shape: of the images file.
+        digests: SHA-256 of the two files' contents.
+        counts: how many of each label, to the highest.
+        first_offsets: where in the labels file each label first occurs, or -1.
+    """
 
     shape: tuple[int, ...]
     digests: bytes
+    counts: NDArray[np.int64]
     first_offsets: NDArray[np.int64]
 
 
-def _inspect_pair(
+def inspect_pair(
     images_path: Path, labels_path: Path, num_classes: int | None, size: tuple[int, ...] | None = None
-) -> _Pair:
-    first_offsets = np.full(_LABELS, -1, np.int64)
+) -> Pair:
+    """Read a pair of files once and check everything about it.
+
+    Args:
+        images_path: IDX file of rank 3 or 4.
+        labels_path: IDX file of rank 1, or of QMNIST's kind.
+        num_classes: labels must be below it; None: below MAX_LABEL.
+        size: what the images' dimensions must be; None: any.
+
+    Raises:
+        IdxError: for every fault.
+    """
+    counts, first_offsets = np.zeros(0, np.int64), np.full(0, -1, np.int64)
     with (
-        IdxReader(images_path, 3, hashed=True) as images,
-        IdxReader(labels_path, 1, hashed=True) as labels,
+        IdxReader(images_path, 3, 4, hashed=True) as images,
+        IdxReader(labels_path, 1, 2, hashed=True, labels=True) as labels,
     ):
+        if images.shape[3:] not in ((), (1,), (3,)):
+            raise IdxError(images_path, 16, f"{images.shape[3]} channels: there must be 1 or 3")
         if size is not None and images.shape[1:] != size:
             found, wanted = ("x".join(map(str, s)) for s in (images.shape[1:], size))
             raise IdxError(images_path, 8, f"images of {found}, but those for training are {wanted}")
         batch = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
-        for (_, label_batch), first in _in_step(images, labels, batch, num_classes):
-            seen, at = np.unique(label_batch, return_index=True)
-            new = first_offsets[seen] < 0
-            first_offsets[seen[new]] = labels.data_offset + first + at[new]
+        for (_, label_batch), first in _in_step(images, labels, batch, num_classes or MAX_LABEL):
+            if label_batch.min() < 0:
+                at = int(label_batch.argmin())
+                offset = labels.data_offset + (first + at) * labels.row_bytes
+                raise IdxError(labels_path, offset, f"label {label_batch[at]} is negative")
+            found_counts = np.bincount(label_batch.astype(np.int64))
+            if len(found_counts) > len(counts):
+                more = len(found_counts) - len(counts)
+                counts = np.pad(counts, (0, more))
+                first_offsets = np.pad(first_offsets, (0, more), constant_values=-1)
+            counts[: len(found_counts)] += found_counts
+            if (first_offsets < 0).any():
+                seen, at_all = np.unique(label_batch, return_index=True)
+                new = first_offsets[seen] < 0
+                where = labels.data_offset + (first + at_all[new]) * labels.row_bytes
+                first_offsets[seen[new]] = where
         assert images.sha256 is not None
         assert labels.sha256 is not None
         digests = images.sha256.digest() + labels.sha256.digest()
-        return _Pair(images.shape, digests, first_offsets)
+        return Pair(images.shape, digests, counts, first_offsets)
 
 
-def _count_classes(labels_path: Path, first_offsets: NDArray[np.int64]) -> int:
-    present = np.flatnonzero(first_offsets >= 0)
+def count_classes(labels_path: Path, pair: Pair, offset: int = 0) -> int:
+    """How many classes a pair for training has; the lowest label is `offset`.
+
+    Raises:
+        IdxError: for a class between others that has no example.
+    """
+    present = np.flatnonzero(pair.counts)
     highest = int(present[-1])
-    absent = sorted(set(range(highest)) - set(present.tolist()))
+    absent = sorted(set(range(offset, highest)) - set(present.tolist()))
     if absent:
         gaps = np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1)
         names = ", ".join(f"{gap[0]}…{gap[-1]}" if len(gap) > 1 else str(gap[0]) for gap in gaps)
         reason = f"label {highest} is probably wrong: no training example of {names}; if not, set "
-        raise IdxError(labels_path, int(first_offsets[highest]), reason + "data.num_classes")
-    return highest + 1
+        raise IdxError(labels_path, int(pair.first_offsets[highest]), reason + "data.num_classes")
+    return highest + 1 - offset
 
 
 def _kind(rank: int) -> str:

@@ -124,7 +124,7 @@ class Npz:
     @cached_property
     def _offset(self) -> tuple[int, list[str]]:
         labels = np.concatenate([self._labels(name) for _, name in self._arrays.values()])
-        return offset_of(int(labels.min()) if len(labels) else 0, self.options.label_offset)
+        return offset_of(int(labels.min()) if len(labels) else 0, self.options)
 
     def _labels(self, name: str) -> NDArray[np.int64]:
         with _Array(self._file, name) as array:

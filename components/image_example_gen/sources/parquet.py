@@ -143,7 +143,7 @@ class Parquet:
         least = min(
             (_least(path, columns.label) for files in self._splits.values() for path in files), default=0
         )
-        return offset_of(least, self.options.label_offset)
+        return offset_of(least, self.options)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -54,7 +54,9 @@ class Survey:
                     if self.shape is None
                     else iter([None] * len(batch.images))
                 )
-                self._add(split, batch, list(checked), list(pool.map(_sha256, batch.images)))
+                # Of pixels at once: thousands of small tasks would take longer than they work.
+                hashed = batch.images if self.shape is None else [b"".join(batch.images)]
+                self._add(split, batch, list(checked), list(pool.map(_sha256, hashed)))
 
     def _add(
         self,
@@ -99,7 +101,7 @@ class Survey:
     def result(
         self,
         source: str,
-        class_names: Sequence[str] = (),
+        given_names: Sequence[str] = (),
         notes: Sequence[str] = (),
         label_offset: int = 0,
         fingerprint: str = "",
@@ -108,7 +110,7 @@ class Survey:
 
         Args:
             source: its name.
-            class_names: by label; none where the source only has numbers.
+            given_names: of classes, by label; none where the source only has numbers.
             notes: more that a person should know.
             label_offset: what was taken off every label, for the names of numbered classes.
             fingerprint: of the contents, where the source makes its own.
@@ -117,7 +119,7 @@ class Survey:
             SourceError: for fewer than two classes, a gap between classes, or too many bad pictures.
         """
         have = max((len(counts) for counts in self._counts.values()), default=0)
-        classes = self.options.num_classes or max(have, len(class_names))
+        classes = self.options.num_classes or max(have, len(given_names))
         total = np.zeros(classes, np.int64)
         for counts in self._counts.values():
             total[: len(counts)] += counts
@@ -128,8 +130,8 @@ class Survey:
             )
         self._check_skipped(int(total.sum()))
         absent = np.flatnonzero(total == 0)
-        names = _class_names(class_names, classes, label_offset)
-        if len(absent) and not self.options.num_classes and not class_names:
+        names = class_names(given_names, classes, label_offset)
+        if len(absent) and not self.options.num_classes and not given_names:
             raise SourceError(
                 self.folder,
                 f"label {int(np.flatnonzero(total)[-1]) + label_offset} is probably wrong: no example of "
@@ -192,7 +194,7 @@ def _extremes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(min(heights), min(widths)), (max(heights), max(widths))]
 
 
-def _class_names(given: Sequence[str], classes: int, label_offset: int) -> tuple[str, ...]:
+def class_names(given: Sequence[str], classes: int, label_offset: int) -> tuple[str, ...]:
     """As many names as classes: those that are given, then numbers as the files have them."""
     numbers = [str(number + label_offset) for number in range(classes)]
     return (*given[:classes], *numbers[len(given) :])
@@ -203,15 +205,15 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(items[:_SHOWN]) + more
 
 
-def offset_of(least: int, given: int | None) -> tuple[int, list[str]]:
+def offset_of(least: int, options: Options) -> tuple[int, list[str]]:
     """What to take off every label, and a note where that was decided here.
 
     Args:
         least: the smallest label of the data set.
-        given: the setting; None: decide.
+        options: `label_offset`; and where `num_classes` is given, labels are taken as they are.
     """
-    if given is not None:
-        return given, []
-    if least == 1:
+    if options.label_offset is not None:
+        return options.label_offset, []
+    if least == 1 and not options.num_classes:
         return 1, ["labels begin at 1: 1 is taken off each of them (data.label_offset)"]
     return 0, []

@@ -29,6 +29,7 @@ from components.image_example_gen.sources.survey import Survey, offset_of
 from trainer import features
 
 ENCODED, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
+_FRAME = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # what TensorFlow puts around a message
 _NAME = re.compile(r"(?P<split>[A-Za-z0-9]+?)[-._].*")
 
 
@@ -114,7 +115,7 @@ class TFRecord:
                     raise SourceError(
                         path, f"record {place}: label {label} is {text!r} here, {names[label]!r} elsewhere"
                     )
-        offset, notes = offset_of(least or 0, self.options.label_offset)
+        offset, notes = offset_of(least or 0, self.options)
         highest = max(names, default=-1)
         by_label = tuple(names.get(label, str(label)) for label in range(offset, highest + 1))
         return _Facts(counts, by_label, offset, notes)
@@ -152,6 +153,6 @@ def _examples(path: Path) -> Iterator[tuple[bytes, int, str]]:
             yield images[0], labels[0], texts[0].decode("utf-8", "replace") if texts else ""
             place += 1
     except tf.errors.OpError as error:
-        raise SourceError(path, f"record {place}: {error.message}") from None
+        raise SourceError(path, f"record {place}: {_FRAME.sub('', error.message)}") from None
     except DecodeError as error:
         raise SourceError(path, f"record {place}: no tf.Example: {error}") from None

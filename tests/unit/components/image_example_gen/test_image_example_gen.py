@@ -21,13 +21,13 @@ from tfx.types.channel import Channel
 from tfx_bsl.public.tfxio import TFExampleRecord
 
 from components.artifacts import Images
-from components.image_example_gen import executor
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
 from components.image_example_gen.shards import serialize
-from components.image_example_gen.sources import idx
-from components.image_example_gen.split import Batch, Cutoff, before
+from components.image_example_gen.sources import SourceError, idx, idx_folder
+from components.image_example_gen.split import Batch, Cutoffs, before
 from tests.conftest import idx_bytes
+from tests.unit.components.image_example_gen.sources import data as datasets
 
 SPLITS = ["train", "validation", "test"]
 SIZES = {"train": 550, "validation": 50, "test": 200}
@@ -43,7 +43,15 @@ def generate(data: Path, out: Path, **properties: Any) -> standard_artifacts.Exa
         tmp_dir=str(out.parent / "tmp"),
         unique_id="1",
     )
-    given = {"fingerprint": "", "num_classes": 0, "shards": 2, **properties}
+    given = {
+        "fingerprint": "",
+        "num_classes": 0,
+        "shards": 2,
+        "source": "",
+        "options": "",
+        "shape": "",
+        **properties,
+    }
     Executor(context).Do({"dataset": [dataset]}, {"examples": [examples]}, given)
     return examples
 
@@ -57,7 +65,7 @@ def contents(examples: standard_artifacts.Examples, split: str) -> list[tuple[by
     found = []
     for record in records(examples, split):
         feature = tf.train.Example.FromString(record).features.feature
-        assert set(feature) == {"image", "label"}
+        assert set(feature) == {"id", "image", "label"}
         (image,), (label,) = feature["image"].bytes_list.value, feature["label"].int64_list.value
         found.append((image, label))
     return found
@@ -142,7 +150,8 @@ def test_the_order_of_the_files_changes_no_byte(
         order = rng.permutation(len(labels))
         shuffled[name] = (images[order], labels[order])
     other = generate(write(tmp_path / "shuffled", shuffled), tmp_path / "examples")
-    assert files(other) == files(examples)
+    for split in SPLITS:  # in the same order; only the ids tell where they come from
+        assert contents(other, split) == contents(examples, split)
 
 
 def test_files_that_are_read_in_parts_change_no_byte(
@@ -151,7 +160,7 @@ def test_files_that_are_read_in_parts_change_no_byte(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(executor, "_PART", 130)
+    monkeypatch.setattr(idx_folder, "PART", 130)
     assert files(generate(tiny_mnist_dir, tmp_path / "examples")) == files(examples)
 
 
@@ -172,7 +181,7 @@ def test_gzipped_files_change_no_byte(
 def test_more_shards_than_examples_are_all_there(tmp_path: Path) -> None:
     """13 images, all the same: one of them validates, whichever it is."""
     same: Digits = np.full((13, 2, 5), 7, np.uint8), np.zeros(13, np.uint8)
-    data = write(tmp_path / "data", {"train": same, "t10k": (same[0][:1], same[1][:1])})
+    data = write(tmp_path / "data", {"train": same, "t10k": (same[0][:1], same[1][:1] + 1)})
     examples = generate(data, tmp_path / "examples", shards=3, num_classes=300)
     assert {split: len(contents(examples, split)) for split in SPLITS} == {
         "train": 12,
@@ -194,22 +203,26 @@ def test_other_data_than_announced_are_refused(tiny_mnist_dir: Path, tmp_path: P
 def test_bad_data_are_refused_before_anything_is_written(tiny_mnist_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(idx.IdxError, match="label"):
         generate(tiny_mnist_dir, tmp_path / "examples", num_classes=5)
-    few = {name: (images[:11], labels[:11] * 0) for name, (images, labels) in read(tiny_mnist_dir).items()}
-    with pytest.raises(idx.IdxError, match="11 examples: at least 12"):
+    few = {name: (images[:11], labels[:11] % 2) for name, (images, labels) in read(tiny_mnist_dir).items()}
+    with pytest.raises(SourceError, match="11 examples: at least 12"):
         generate(write(tmp_path / "few", few), tmp_path / "examples")
     assert not (tmp_path / "examples").exists()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (28, 28), (150, 200)])
-def test_serialized_examples_are_what_protobuf_makes(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [1, 15, 127, 128, 784, 30_000])
+def test_serialized_examples_are_what_protobuf_makes(size: int) -> None:
     rng = np.random.default_rng(1)
-    labels = np.array([0, 1, 127, 128, 255, 1], np.uint8)
-    images = rng.integers(0, 256, (len(labels), *size), np.uint8)
-    images[0] = 255
-    for image, label, record in zip(images, labels, serialize(images, labels), strict=True):
+    labels = [0, 1, 127, 128, 255, 70_000, 1]
+    ids = ["", "a", "train/é.png", "x" * 200, "file#1", "file#1", "y"]
+    images = [rng.bytes(size) for _ in labels]
+    images[0] = b"\xff" * size
+    for image, label, where, record in zip(
+        images, labels, ids, serialize(images, labels, ids), strict=True
+    ):
         example = tf.train.Example()
-        example.features.feature["image"].bytes_list.value.append(image.tobytes())
-        example.features.feature["label"].int64_list.value.append(int(label))
+        example.features.feature["id"].bytes_list.value.append(where.encode())
+        example.features.feature["image"].bytes_list.value.append(image)
+        example.features.feature["label"].int64_list.value.append(label)
         assert tf.train.Example.FromString(record) == example
         assert record == example.SerializeToString(deterministic=True)
 
@@ -217,21 +230,59 @@ def test_serialized_examples_are_what_protobuf_makes(size: tuple[int, int]) -> N
 def test_the_cutoff_is_exact_and_merges_in_any_order() -> None:
     rng = np.random.default_rng(2)
     hashes = rng.integers(0, 40, 500).astype(np.uint64)  # many ties
-    everything = Batch(np.empty(500, np.uint8), hashes, np.arange(500, dtype=np.int64))
+    everything = Batch(np.empty(500, np.int64), hashes, np.arange(500, dtype=np.int64))
     wanted = None
     for seed in range(5):
-        combine = Cutoff(37)
+        combine = Cutoffs([37, 90])
         parts = np.array_split(np.random.default_rng(seed).permutation(500), 9)
         accumulators = [
             combine.add_input(combine.create_accumulator(), everything.select(p)) for p in parts
         ]
-        cutoff = combine.extract_output(combine.merge_accumulators(accumulators))
+        cutoff, second = combine.extract_output(combine.merge_accumulators(accumulators))
         chosen = before(everything, cutoff)
         assert chosen.sum() == 37
+        assert before(everything, second).sum() == 90
         wanted = cutoff if wanted is None else wanted
         assert cutoff == wanted
     order = sorted(range(500), key=lambda i: (hashes[i], i))
     assert set(np.flatnonzero(chosen)) == set(order[:37])
+
+
+def test_folders_of_photos_stay_files_and_say_where_they_come_from(tmp_path: Path) -> None:
+    data = datasets.class_folders(tmp_path / "data", per_class=8, splits=())
+    (data / "cat/1.jpg").write_bytes(b"broken")
+    options = json.dumps({"bad_images": "skip", "max_bad": 0.1})
+    examples = generate(data, tmp_path / "examples", shape="[16, 24, 3]", options=options)
+    sizes = {split: examples.get_int_custom_property(f"{split}_examples") for split in SPLITS}
+    assert sizes == {"train": 19, "validation": 1, "test": 3}
+    found = []
+    for split in SPLITS:
+        assert len(contents(examples, split)) == sizes[split]
+        for record in records(examples, split):
+            feature = tf.train.Example.FromString(record).features.feature
+            name = feature["id"].bytes_list.value[0].decode()
+            assert feature["image"].bytes_list.value[0] == (data / name).read_bytes()
+            assert datasets.CLASSES[feature["label"].int64_list.value[0]] == name.partition("/")[0]
+            found.append(name)
+    everything = {path.relative_to(data).as_posix() for path in data.rglob("*.*")}
+    assert set(found) == everything - {"cat/1.jpg"}
+    assert len(found) == len(set(found))
+    skipped = json.loads(Path(examples.uri, "skipped.json").read_text())
+    assert list(skipped) == ["cat/1.jpg"]
+    assert [examples.get_int_custom_property(n) for n in ("height", "width", "channels", "encoded")] == [
+        16,
+        24,
+        3,
+        1,
+    ]
+    assert json.loads(examples.get_string_custom_property("class_names")) == list(datasets.CLASSES)
+
+
+def test_pixels_of_another_size_become_files(tiny_mnist_dir: Path, tmp_path: Path) -> None:
+    examples = generate(tiny_mnist_dir, tmp_path / "examples", shape="[32, 32, 1]")
+    digits = {image.tobytes() for image in read(tiny_mnist_dir)["t10k"][0]}
+    for content, _ in contents(examples, "test"):
+        assert tf.io.decode_png(content).numpy().tobytes() in digits
 
 
 def test_the_component_takes_runtime_parameters() -> None:

@@ -230,7 +230,7 @@ CORRUPT: dict[str, tuple[str, Callable[[], Content], int, str]] = {
         r"wrong dtype byte 0x07 \(unknown",
     ),
     "images of rank 2": (TRAIN_IMAGES, _header(TRAIN_IMAGES, 6, 12, data=bytes(72)), 3, "wrong rank 2"),
-    "images of rank 4": (TRAIN_IMAGES, _patched(TRAIN_IMAGES, 3, b"\x04"), 3, "wrong rank 4"),
+    "images of rank 5": (TRAIN_IMAGES, _patched(TRAIN_IMAGES, 3, b"\x05"), 3, "wrong rank 5"),
     "labels of rank 3": (TRAIN_LABELS, lambda: {TRAIN_LABELS: good()[TRAIN_IMAGES]}, 3, "wrong rank 3"),
     "rank 0": (TEST_LABELS, _header(TEST_LABELS), 3, "wrong rank 0"),
     "no images": (TEST_IMAGES, _header(TEST_IMAGES, 0, HEIGHT, WIDTH), 4, "zero examples"),

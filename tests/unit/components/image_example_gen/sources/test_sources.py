@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.image_example_gen.sources import DataSet, Options, Source, SourceError, choose
-from tests.unit.components.image_example_gen import data
-from tests.unit.components.image_example_gen.data import CLASSES
+from tests.unit.components.image_example_gen.sources import data
+from tests.unit.components.image_example_gen.sources.data import CLASSES
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "folder": data.class_folders,
