@@ -22,6 +22,7 @@ from pydantic import (
 from pipeline import product
 from pipeline.errors import UserError
 from trainer import features
+from trainer.features import ImageInput, ImageShape
 from trainer.recipes import Params
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -54,17 +55,62 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """The four IDX files, and what is known about them before the pipeline runs."""
+    """The labelled images, how they are read, and what is known about them before the pipeline runs."""
 
     dataset: str = Field(
         product.DATASET, description="name: drift is looked for among data of the same name"
     )
-    uri: str = Field("", description="folder of the IDX files")
+    uri: str = Field("", description="folder of the images: docs/your-own-images.md says what may be in it")
+    source: str = Field("", description="how the folder is read: idx, folder, …; empty: by what is in it")
+    size: str = Field("", pattern=r"^(\d+x\d+)?$", description="height x width of the images, as 64x64")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="what a picture of another aspect ratio gets"
+    )
+    channels: Literal["auto", "1", "3"] = Field("auto", description="1 grey, 3 colour; auto: as the data")
+    orient: Literal["", "transpose", "rotate90", "rotate180", "rotate270", "mirror"] = Field(
+        "", description="how arrays of pixels are turned; EMNIST's need transpose"
+    )
+    label_offset: NonNegativeInt | None = Field(
+        None, description="what is taken off every label; None: 1 where they begin at 1"
+    )
+    bad_images: Literal["stop", "skip"] = Field("stop", description="pictures that cannot be read")
+    max_bad: Share = Field(0.01, description="more of them than this share stop the run all the same")
+    path_column: str = Field("", description="of a manifest or Parquet file; empty: by its usual names")
+    label_column: str = Field("", description="likewise")
+    split_column: str = Field("", description="likewise")
     fingerprint: str = Field("", description="SHA-256 of the files' contents; empty: not checked")
-    height: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.height, description="image height in pixels")
-    width: PositiveInt = Field(features.DEFAULT_IMAGE_SHAPE.width, description="image width in pixels")
+    shape: ImageShape = Field(
+        features.DEFAULT_IMAGE_SHAPE, description="of the images that the network reads; found out"
+    )
+    encoded: bool = Field(False, description="examples hold picture files of any size; found out")
+    class_names: Strings = Field((), description="by label; found out")
     num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
     shards: PositiveInt = Field(2, description="files per split that ImageExampleGen writes")
+
+    @field_validator("shape", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """As `28,28,1`, like every list."""
+        return value.split(",") if isinstance(value, str) else value
+
+    @property
+    def wanted_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels, where they are set."""
+        if not self.size:
+            return None
+        height, width = (int(side) for side in self.size.split("x"))
+        return height, width
+
+    @property
+    def images(self) -> ImageInput:
+        """What the graph that decodes images needs to know."""
+        return ImageInput(self.shape, self.encoded, self.fit)
+
+    def options(self) -> dict[str, Any]:
+        """Fields of components.image_example_gen.sources.Options that are not at their defaults."""
+        names = {"label_offset", "orient", "bad_images", "max_bad"}
+        names |= {"path_column", "label_column", "split_column"}
+        return self.model_dump(include=names, exclude_defaults=True)
 
 
 class DataGateConfig(Section):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
+from tensorflow_data_validation import StatsOptions
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
@@ -185,10 +187,16 @@ def _prepare(config: PipelineConfig) -> _Prepared:
         fingerprint=data.fingerprint,
         num_classes=data.num_classes,
         shards=data.shards,
+        source=data.source,
+        options=json.dumps(data.options(), sort_keys=True),
+        shape=json.dumps(data.shape),
     )
     schema = CuratedSchema(schema_text=schema_text(data.num_classes or features.DEFAULT_NUM_CLASSES))
     statistics_gen = StatisticsGen(
-        examples=example_gen.outputs["examples"], schema=schema.outputs["schema"]
+        examples=example_gen.outputs["examples"],
+        schema=schema.outputs["schema"],
+        # Ids are for people: a million different texts have no statistics.
+        stats_options=StatsOptions(feature_allowlist=[features.IMAGE, features.LABEL]),
     )
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
@@ -207,8 +215,7 @@ def _prepare(config: PipelineConfig) -> _Prepared:
         schema=schema.outputs["schema"],
         preprocessing_fn="trainer.preprocessing.preprocessing_fn",
         custom_config={
-            "height": data.height,
-            "width": data.width,
+            "images": data.images._asdict(),
             "code": config.code.get(Transform.__name__, ""),
         },
         # The Trainer applies the graph batch by batch: floats on disk would be four times the bytes.

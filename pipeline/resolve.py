@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import DataSet, Options, choose
+from components.image_example_gen.splitting import splitting
 from pipeline.code_hash import code_hashes
-from pipeline.config import CODE, ConfigError, PipelineConfig
+from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from trainer import recipes
 from trainer.features import ImageShape
+from trainer.recipes import Params
 
 
-def check_training(config: PipelineConfig) -> None:
-    """Refuse what the Trainer would refuse after minutes, or in the cluster.
+def check_recipe(config: PipelineConfig) -> Params:
+    """The hyper-parameters; refuses what the Trainer would refuse after minutes, or in the cluster.
 
     Raises:
-        ConfigError: for an unknown recipe, a wrong value, or images that are too small for its network.
+        ConfigError: for an unknown recipe or a wrong value.
     """
     try:
-        params = recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
-        if not config.trainer.build_network:
-            params.check_image_size(ImageShape(config.data.height, config.data.width))
+        return recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -30,21 +31,62 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
 
     Args:
         config: settings.
-        folder: the four IDX files, each of which is read once; None where no copy is here.
+        folder: of the data set, which is read once; None where no copy is here.
 
     Raises:
-        IdxError: for a file with a fault, or too few examples.
-        ConfigError: as check_training, with these data.
+        SourceError: for a data set with a fault, or too few examples.
+        ConfigError: for pictures of several sizes where none is set, for images that the recipe's network
+            cannot take, and as check_recipe.
     """
     if folder is not None:
-        facts = idx.inspect(folder.absolute(), config.data.num_classes or None)
-        idx.split_sizes(folder, facts)  # refuses too few examples
-        config = config.replace(
-            "data",
-            fingerprint=facts.fingerprint,
-            height=facts.height,
-            width=facts.width,
-            num_classes=facts.num_classes,
-        )
-    check_training(config)
+        data = inspect(config.data, folder)
+        config = config.replace("data", **facts(config.data, data))
+    elif config.data.wanted_size is not None:
+        shape = ImageShape(*config.data.wanted_size, _channels(config.data, config.data.shape.channels))
+        config = config.replace("data", shape=shape)
+    params = check_recipe(config)
+    if not config.trainer.build_network:
+        try:
+            params.check_image_size(config.data.shape)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     return config.model_copy(update={CODE: code_hashes(config.trainer)})
+
+
+def inspect(config: DataConfig, folder: Path) -> DataSet:
+    """What the data set in a folder is, read as the settings say.
+
+    Raises:
+        SourceError: for a fault, or too few examples.
+    """
+    options = Options(num_classes=config.num_classes, **config.options())
+    found = choose(folder.absolute(), config.source, options).inspect()
+    splitting(found.examples, str(folder))  # refuses too few examples
+    return found
+
+
+def facts(config: DataConfig, data: DataSet) -> dict[str, Any]:
+    """The settings that a data set implies.
+
+    Raises:
+        ConfigError: where its pictures have several sizes and none is set.
+    """
+    if not data.one_size and config.wanted_size is None:
+        (least_height, least_width), (height, width) = data.least, data.largest
+        raise ConfigError(
+            f"pictures of {least_height} x {least_width} to {height} x {width} pixels: set the size that "
+            "the network gets, for example --set data.size=64x64"
+        )
+    shape = ImageShape(*(config.wanted_size or data.largest), _channels(config, data.channels))
+    natural = ImageShape(*data.largest, data.channels)
+    return {
+        "fingerprint": data.fingerprint,
+        "shape": shape,
+        "encoded": data.encoded or shape != natural,
+        "num_classes": data.num_classes,
+        "class_names": data.class_names,
+    }
+
+
+def _channels(config: DataConfig, found: int) -> int:
+    return found if config.channels == "auto" else int(config.channels)

@@ -97,11 +97,11 @@ def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray) -> Datas
         features.LABEL: tf.io.FixedLenFeature([1], tf.int64),
     }
     rows = [{features.IMAGE: [images[0].tobytes()], features.LABEL: [int(labels[0])]}]
-    size = {"height": images.shape[1], "width": images.shape[2]}
+    config = {"images": features.ImageInput(features.ImageShape(*images.shape[1:]))._asdict()}
     with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(str(folder / "temporary")):
         raw = (pipeline | beam.Create(rows), DatasetMetadata.from_feature_spec(spec))
         transform_fn = raw | tft_beam.AnalyzeDataset(
-            functools.partial(preprocessing_fn, custom_config=size)
+            functools.partial(preprocessing_fn, custom_config=config)
         )
         _ = transform_fn | tft_beam.WriteTransformFn(str(folder / "transform_graph"))
     return dataset

@@ -6,7 +6,8 @@ data set that the project is named after and are used only where nothing else is
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class ImageShape(NamedTuple):
@@ -20,6 +21,25 @@ class ImageShape(NamedTuple):
         """`28 x 28 pixels`, with the channels where there are several."""
         pixels = f"{self.height} x {self.width} pixels"
         return pixels if self.channels == 1 else f"{pixels} x {self.channels} channels"
+
+
+class ImageInput(NamedTuple):
+    """How examples hold images, and what becomes of them.
+
+    Attributes:
+        shape: of the images that the network reads.
+        encoded: whether an example's image is a picture file of any size; else it is pixels of `shape`.
+        fit: what a picture of another aspect ratio gets: see trainer.pictures.
+    """
+
+    shape: ImageShape
+    encoded: bool = False
+    fit: str = "crop"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ImageInput:
+        """From its fields by name, as JSON has them."""
+        return cls(**{**values, "shape": ImageShape(*values["shape"])})
 
 
 # Keys of a tf.Example as ImageExampleGen writes it, and of what Transform makes of it.

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer import features
+from trainer import features, pictures
+from trainer.features import ImageInput, ImageShape
 
 
 def preprocessing_fn(
@@ -16,41 +17,49 @@ def preprocessing_fn(
     """Decode and scale a batch of raw examples.
 
     Args:
-        inputs: `image`: string [N] or [N, 1], height * width uint8 each, row-major; `label`: int64 [N] or
-            [N, 1].
-        custom_config: `height` and `width` of the images, in pixels.
+        inputs: `image`: string [N] or [N, 1], pixels or a picture file each, as `custom_config` says;
+            `label`: int64 [N] or [N, 1].
+        custom_config: `images`, the fields of features.ImageInput by name.
 
     Returns:
-        `image`: float32 [N, height, width, 1] in [0, 1]; `label`: int64 [N].
+        `image`: float32 [N, height, width, channels] in [0, 1]; `label`: int64 [N].
 
     Raises:
-        tf.errors.InvalidArgumentError: when the graph runs, for an image of another length.
+        tf.errors.InvalidArgumentError: when the graph runs, for pixels of another length, or no picture.
     """
-    image = decode_images(inputs[features.IMAGE], int(custom_config["height"]), int(custom_config["width"]))
+    given = ImageInput.of(custom_config["images"])
+    raw = tf.reshape(inputs[features.IMAGE], [-1])
+    if given.encoded:
+        pixels = pictures.decode_files(raw, given.shape, given.fit)
+    else:
+        pixels = decode_pixels(raw, given.shape)
     label = tf.reshape(tf.cast(inputs[features.LABEL], tf.int64), [-1])
-    return {features.IMAGE: image, features.LABEL: label}
+    return {features.IMAGE: scale(pixels), features.LABEL: label}
 
 
-def decode_images(raw: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Raw pixels to scaled ones.
+def decode_pixels(raw: tf.Tensor, shape: ImageShape) -> tf.Tensor:
+    """Raw pixels to images.
 
     Args:
-        raw: string [N] or [N, 1], height * width uint8 each, row-major.
-        height: in pixels.
-        width: in pixels.
+        raw: string [N], height * width * channels uint8 each, row-major.
+        shape: of the images.
 
     Returns:
-        float32 [N, height, width, 1] in [0, 1].
+        uint8 [N, height, width, channels].
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, for an image of another length.
     """
-    raw = tf.reshape(raw, [-1])
-    size = height * width
+    size = shape.height * shape.width * shape.channels
     lengths = tf.strings.length(raw)
-    complaint = f"an image must be {height} x {width} pixels, {size} bytes; the lengths in bytes are"
+    complaint = f"an image must be {shape}, {size} bytes; the lengths in bytes are"
     check = tf.debugging.Assert(tf.reduce_all(tf.equal(lengths, size)), [complaint, lengths])
     # Without the check decode_raw would cut or pad what has another length.
     with tf.control_dependencies([check] if check is not None else []):
         pixels = tf.io.decode_raw(raw, tf.uint8, fixed_length=size)
-    return tf.reshape(tf.cast(pixels, tf.float32) / 255.0, [-1, height, width, 1])
+    return tf.reshape(pixels, [-1, *shape])
+
+
+def scale(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 to float32 in [0, 1]."""
+    return tf.cast(pixels, tf.float32) / 255.0

@@ -26,11 +26,10 @@ from components.image_example_gen.split import (
     Batch,
     Cutoffs,
     Place,
-    Splitting,
     before,
     content_hashes,
-    splitting,
 )
+from components.image_example_gen.splitting import Splitting, splitting
 from trainer import features
 from trainer.features import ImageShape
 

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 
-from components.image_example_gen.sources.base import SourceError
-from trainer import features
-
-VALIDATION_SHARE, TEST_SHARE = 12, 6
-"""One in so many training examples is set aside where a source lacks the split: 5,000 of MNIST's 60,000."""
-
 _HASH_BYTES = 8
 
 # A place in the order of all examples: the content hash, then the index in the file, which decides only
 # between examples of the same content.
 Place = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Splitting:
-    """How the splits of a source become those of the pipeline.
-
-    Attributes:
-        sizes: examples in each split of the pipeline.
-        cut: how many examples for training, by content hash, become another split: the first so many this
-            one, the next so many that one.
-    """
-
-    sizes: Mapping[str, int]
-    cut: Mapping[str, int]
-
-
-def splitting(found: Mapping[str, int], folder: str) -> Splitting:
-    """What the examples of a folder's source, by split, come to.
-
-    Raises:
-        SourceError: where there are too few to set any aside.
-    """
-    train = found.get(features.TRAIN, 0)
-    shares = {features.VALIDATION: VALIDATION_SHARE, features.TEST: TEST_SHARE}
-    cut = {split: train // share for split, share in shares.items() if not found.get(split)}
-    if train < VALIDATION_SHARE:
-        raise SourceError(
-            folder,
-            f"{train} examples: at least {VALIDATION_SHARE} are needed for training, one to validate",
-        )
-    sizes = {
-        features.TRAIN: train - sum(cut.values()),
-        **{split: cut[split] if split in cut else found[split] for split in shares},
-    }
-    return Splitting(sizes, cut)
 
 
 @dataclass(frozen=True)
@@ -115,8 +74,8 @@ def before(batch: Batch, cutoff: Place) -> NDArray[np.bool_]:
 class Cutoffs(beam.CombineFn):
     """The places of some examples in the order of all: for each count, so many come before its place.
 
-    An accumulator keeps no more than the highest count + 1 smallest places, 16 bytes each, and what has come
-    in since it was last made smaller.
+    An accumulator keeps no more than the highest count + 1 smallest places, 16 bytes each, and what has
+    come in since it was last made smaller.
     """
 
     def __init__(self, counts: Sequence[int]) -> None:

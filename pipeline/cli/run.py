@@ -99,7 +99,7 @@ def run_config(
         + (["cache=false"] if no_cache else [])
         + list(settings),
     )
-    resolve.check_training(config)  # before anything is fetched
+    resolve.check_recipe(config)  # before anything is fetched
     return config.replace("beam", args=(*config.beam.args, *beam_args))
 
 

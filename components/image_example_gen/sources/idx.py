@@ -25,13 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.image_example_gen.sources.base import SourceError
-from trainer import features
 
 BUFFER_BYTES = 1 << 24
 """No array that is read is larger, whatever a header claims; one image must fit into it."""
-
-VALIDATION_SHARE = 12
-"""One in so many of the training files' examples validates: 5,000 of MNIST's 60,000."""
 
 _CHUNK_BYTES = 1 << 20  # of content at a time while inspecting: stays in the processor's cache
 _GZIP_CHUNK_BYTES = 1 << 16  # of compressed bytes at a time
@@ -471,23 +467,6 @@ def inspect(folder: Path | str, num_classes: int | None = None) -> DatasetFacts:
         test_examples=test.shape[0],
         fingerprint=hashlib.sha256(train.digests + test.digests).hexdigest(),
     )
-
-
-def split_sizes(folder: Path | str, facts: DatasetFacts) -> dict[str, int]:
-    """Examples in each split that ImageExampleGen makes of a data set.
-
-    Raises:
-        IdxError: where there are too few to set one aside for validation.
-    """
-    validation = facts.train_examples // VALIDATION_SHARE
-    if not validation:
-        reason = f"{facts.train_examples} examples: at least {VALIDATION_SHARE} are needed, one to validate"
-        raise IdxError(find_files(folder).train_images, 4, reason)
-    return {
-        features.TRAIN: facts.train_examples - validation,
-        features.VALIDATION: validation,
-        features.TEST: facts.test_examples,
-    }
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,9 @@ def test_a_config_is_frozen_and_replace_validates() -> None:
     config = PipelineConfig()
     with pytest.raises(ValueError, match="frozen"):
         config.cache = False
-    assert config.replace("data", height=12).data.height == 12
-    with pytest.raises(ConfigError, match=r"data\.height"):
-        config.replace("data", height=0)
+    assert config.replace("data", shards=12).data.shards == 12
+    with pytest.raises(ConfigError, match=r"data\.shards"):
+        config.replace("data", shards=0)
 
 
 def test_every_key_can_be_set_to_what_it_already_is() -> None:
@@ -86,7 +86,7 @@ def test_every_key_can_be_set_to_what_it_already_is() -> None:
             value = getattr(value, part)
         if value is None:
             continue
-        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         assert with_settings(config, [f"{key}={text}"]) == config, key
 
 

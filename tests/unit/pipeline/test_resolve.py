@@ -67,11 +67,11 @@ def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:
 
     with pytest.raises(ConfigError, match="too small"):
         with_facts(config, small)
-    assert with_facts(own, small).data.height == 20
+    assert with_facts(own, small).data.shape.height == 20
 
 
 def test_settings_of_the_size_count_where_no_data_are_here() -> None:
-    config = PipelineConfig().replace("data", height=11)
+    config = PipelineConfig().replace("data", size="11x28")
 
     with pytest.raises(
         ConfigError, match=r"images of 11 x 28 pixels .* 12 x 12 or larger: take recipe tutorial"

@@ -10,7 +10,7 @@ from tests.training_data import Dataset
 from trainer import features
 from trainer.preprocessing import preprocessing_fn
 
-SIZE = {"height": 2, "width": 3}
+SIZE = {"images": {"shape": [2, 3, 1]}}
 
 
 def test_scales_and_reshapes_row_by_row() -> None:
@@ -55,7 +55,7 @@ def test_graph_equals_function(digits: Dataset) -> None:
     }
 
     in_graph = digits.transform.transform_features_layer()(inputs)
-    alone = preprocessing_fn(inputs, {"height": 28, "width": 28})
+    alone = preprocessing_fn(inputs, {"images": {"shape": [28, 28, 1]}})
 
     # The optimised graph multiplies where the function divides.
     np.testing.assert_allclose(in_graph[features.IMAGE], alone[features.IMAGE], rtol=1e-6)
@@ -77,3 +77,19 @@ def test_graph_refuses_another_length(digits: Dataset) -> None:
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="28 x 28 pixels, 784 bytes"):
         layer({features.IMAGE: tf.constant([[b"short"]])})
+
+
+def test_colour_is_decoded_too() -> None:
+    raw = tf.constant([bytes(range(18))])
+    config = {"images": {"shape": [2, 3, 3]}}
+    image = preprocessing_fn({features.IMAGE: raw, features.LABEL: tf.constant([1], tf.int64)}, config)
+    np.testing.assert_allclose(image[features.IMAGE][0, 1, 2] * 255, [15, 16, 17], rtol=1e-6)
+
+
+def test_picture_files_are_decoded_and_resized() -> None:
+    files = [tf.io.encode_png(tf.fill([side, side, 3], tf.constant(51, tf.uint8))) for side in (4, 9)]
+    config = {"images": {"shape": [4, 4, 3], "encoded": True, "fit": "crop"}}
+    inputs = {features.IMAGE: tf.stack(files), features.LABEL: tf.constant([0, 1], tf.int64)}
+    image = preprocessing_fn(inputs, config)[features.IMAGE]
+    assert image.shape == (2, 4, 4, 3)
+    np.testing.assert_allclose(image, 0.2, rtol=1e-6)
