@@ -9,6 +9,8 @@ from __future__ import annotations
 NAME = "mnist"
 # The Python distribution, as in pyproject.toml, and the image of the steps.
 DISTRIBUTION = f"{NAME}-tfx"
+# As in pyproject.toml; steps in the image have no installed distribution to ask.
+VERSION = "0.2.0"
 # What is fetched and trained on where no other data are named: see pipeline/datasets/catalogue.py.
 DATASET = "mnist"
 # What `--help` begins with.

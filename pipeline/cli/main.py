@@ -106,5 +106,6 @@ class Pages(click.Group):
         },
     },
 )
+@click.version_option(product.VERSION, prog_name=product.NAME)
 def main() -> None:
     """Call a command."""

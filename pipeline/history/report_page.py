@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from components.shared import html
+from pipeline import product
 from pipeline.config import PipelineConfig
 from pipeline.history.records import HistoryError, Run
 from pipeline.nodes import NodeId, NodeState
@@ -32,18 +33,18 @@ def write(config: PipelineConfig, run: Run, reason: str = "") -> Path:
     """
     page = config.reports_dir / f"{run.id}.html"
     if run.report is not None:
-        html = run.report.read_text(encoding="utf-8")
-        html = html.replace(RUN_MARK, section(config, run)).replace(NAME_MARK, f" · run {run.id}")
+        text = run.report.read_text(encoding="utf-8")
+        text = text.replace(RUN_MARK, section(config, run)).replace(NAME_MARK, f" · run {run.id}")
     elif run.node(NodeId.TUNER) or run.node(NodeId.ROLLBACK) or not run.nodes:
         raise HistoryError(f"run {run.id} has no report: it ended as {run.verdict!r}")
     elif page.is_file() and not reason:
         return page
     else:
-        html = _unfinished(config, run, reason)
+        text = _unfinished(config, run, reason)
     page.parent.mkdir(parents=True, exist_ok=True)
     unfinished = page.with_name(f".{page.name}.{os.getpid()}")
     try:
-        unfinished.write_text(html, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(page)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -54,7 +55,10 @@ def section(config: PipelineConfig, run: Run) -> str:
     """The part of the page about the run itself, as HTML."""
     executed = [node.seconds for node in run.nodes if node.state != NodeState.CACHED]
     return html.template(__package__, "templates/run_section.html.j2").render(
-        run=run, pipeline=config.name, longest=max(executed, default=0.0) or 1.0
+        run=run,
+        pipeline=config.name,
+        program=f"{product.DISTRIBUTION} {product.VERSION}",
+        longest=max(executed, default=0.0) or 1.0,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -89,3 +91,11 @@ def test_an_unknown_command_is_bad_usage() -> None:
 
     assert done.exit_code == 2
     assert "No such command 'runn'" in done.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())["project"]
+
+    done = CliRunner().invoke(main, ["--version"])
+
+    assert done.stdout == f"{product.NAME}, version {project['version']}\n"
