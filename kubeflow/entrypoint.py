@@ -190,8 +190,8 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
             from pipeline.runtime import beam_memo
-        beam_memo.install()
-        kubeflow_v2_run_executor._run_executor(arguments, beam_args)
+        with beam_memo.remembering():
+            kubeflow_v2_run_executor._run_executor(arguments, beam_args)
         executor_output = json.loads(answer.read_text())
         to_remote(executor_output, remote)
         _write(output_file, json.dumps(executor_output, indent=2))

@@ -103,7 +103,6 @@ def run(
     global _current
     if trainer_in_new_process is None:
         trainer_in_new_process = gpu_process.gpus_present()
-    pin_beam_to_this_process()
     info = pipeline.pipeline_info
     root = Path(info.pipeline_root)
     with lock.exclusive(root):
@@ -113,7 +112,12 @@ def run(
             logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
         observer.planned([component.id for component in pipeline.components])
         _current = _Run(observer, trainer_in_new_process, Beside(beside))
-        with _progress_to(observer), gpu_process.gpus_hidden(trainer_in_new_process), job_servers.shared():
+        with (
+            _progress_to(observer),
+            gpu_process.gpus_hidden(trainer_in_new_process),
+            beam_in_this_process(),
+            job_servers.shared(),
+        ):
             try:
                 _Runner(run_id).run(pipeline)
                 _current.beside.finish()
@@ -140,13 +144,19 @@ def output_artifacts(pipeline: Pipeline, execution_id: int, key: str) -> list[me
         return list(handle.store.get_artifacts_by_id(ids))
 
 
-def pin_beam_to_this_process() -> None:
-    """Make FnApiRunner the default of every Beam pipeline, that of BeamDagRunner itself included.
+@contextmanager
+def beam_in_this_process() -> Iterator[None]:
+    """FnApiRunner is the default of every Beam pipeline meanwhile, that of BeamDagRunner itself included.
 
     Beam's own default first downloads a Go binary; BeamDagRunner takes no option for its runner.
     """
+    before = StandardOptions.DEFAULT_RUNNER
     StandardOptions.DEFAULT_RUNNER = "FnApiRunner"
-    beam_memo.install()
+    try:
+        with beam_memo.remembering():
+            yield
+    finally:
+        StandardOptions.DEFAULT_RUNNER = before
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Answers of Beam that it works out again and again while it builds a pipeline, kept after the first time.
 
 Beam asks for the signature of every method of every DoFn several times per step, and builds an argument
-parser each time that somebody looks at an option. For the small pipelines inside TFX's nodes that is a
-fifth of the time. Both answers depend on nothing but what they are asked about.
+parser each time that somebody looks at an option. Both answers depend on nothing but what they are asked
+about. docs/performance.md has what it saves.
+
+Beam has no public place for this, so it is done with the version that it was tried with and with no other.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import logging
 import sys
 import types
 import weakref
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options import pipeline_options
 from apache_beam.transforms import core
 from apache_beam.typehints import decorators
@@ -24,13 +29,27 @@ from apache_beam.typehints import decorators
 _Signature = Callable[[Any], inspect.Signature]
 
 
-@functools.cache
-def install() -> None:
-    """Make Beam remember, from now on and in this process."""
-    remembered = _remembered_by_function(decorators.get_signature)
-    decorators.get_signature = core.get_signature = remembered
+TESTED_VERSION = "2.77.0"
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Let Beam remember while this lasts; does nothing with another version of Beam than the tested one."""
+    if beam.__version__ != TESTED_VERSION:
+        logging.info(
+            "Beam %s: nothing is remembered, which is tested with %s", beam.__version__, TESTED_VERSION
+        )
+        yield
+        return
     options = pipeline_options.PipelineOptions
-    options.__init__ = _remembered_by_flags(options.__init__)
+    signature_of, init = decorators.get_signature, options.__init__
+    decorators.get_signature = core.get_signature = _remembered_by_function(signature_of)
+    options.__init__ = _remembered_by_flags(init)
+    try:
+        yield
+    finally:
+        decorators.get_signature = core.get_signature = signature_of
+        options.__init__ = init
 
 
 def _remembered_by_function(get_signature: _Signature) -> _Signature:

@@ -24,7 +24,6 @@ from components.shared import verdict
 from components.shared.verdict import Verdict
 from pipeline import evaluation
 from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
-from pipeline.local import runner
 from tests.conftest import TINY_TEST, TINY_TRAIN
 from tests.unit.components.nearest import Nearest
 from trainer import features
@@ -84,7 +83,6 @@ def judge(
     baseline: Path | None = None,
     gates: GatesConfig = GATES,
 ) -> Judged:
-    runner.pin_beam_to_this_process()
     outputs: dict[str, list[Any]] = {
         "evaluation": [standard_artifacts.ModelEvaluation()],
         "blessing": [standard_artifacts.ModelBlessing()],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 
 import apache_beam as beam
+import pytest
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, StandardOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import core, userstate
@@ -13,7 +15,11 @@ from apache_beam.typehints import decorators
 from pipeline.local import runner
 from pipeline.runtime import beam_memo
 
-runner.pin_beam_to_this_process()
+
+@pytest.fixture
+def _remembering() -> Iterator[None]:
+    with runner.beam_in_this_process():
+        yield
 
 
 class Numbered(beam.DoFn):
@@ -27,13 +33,37 @@ class Numbered(beam.DoFn):
         yield element[0], state.read()
 
 
-def test_it_is_installed_once() -> None:
-    before = PipelineOptions.__init__
-    beam_memo.install()
-    assert PipelineOptions.__init__ is before
-    assert core.get_signature is decorators.get_signature
+def patched() -> tuple:
+    return (
+        PipelineOptions.__init__,
+        core.get_signature,
+        decorators.get_signature,
+        StandardOptions.DEFAULT_RUNNER,
+    )
 
 
+def test_beam_is_as_it_was_afterwards() -> None:
+    before = patched()
+
+    with runner.beam_in_this_process():
+        assert all(now is not then for now, then in zip(patched(), before, strict=True))
+
+    assert patched() == before
+
+
+def test_another_version_of_beam_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = patched()
+    monkeypatch.setattr(beam, "__version__", "2.99.0")
+
+    with beam_memo.remembering():
+        assert patched() == before
+
+
+def test_the_tested_version_is_the_installed_one() -> None:
+    assert beam.__version__ == beam_memo.TESTED_VERSION
+
+
+@pytest.mark.usefixtures("_remembering")
 def test_signatures_are_those_of_inspect() -> None:
     for callable_ in (Numbered.process, Numbered().process, Numbered, len, lambda a, *, b=2: a + b):
         for _ in range(2):
@@ -43,6 +73,7 @@ def test_signatures_are_those_of_inspect() -> None:
             )
 
 
+@pytest.mark.usefixtures("_remembering")
 def test_two_functions_of_one_text_are_told_apart() -> None:
     def make(default: int):
         return lambda x=default: x
@@ -55,6 +86,7 @@ def test_two_functions_of_one_text_are_told_apart() -> None:
     ]
 
 
+@pytest.mark.usefixtures("_remembering")
 def test_options_depend_on_the_flags_and_share_nothing() -> None:
     def experiments(*flags: str) -> list[str]:
         return PipelineOptions(list(flags)).view_as(DebugOptions).experiments or []
@@ -66,6 +98,7 @@ def test_options_depend_on_the_flags_and_share_nothing() -> None:
     assert experiments("--experiments=c") == ["c"]
 
 
+@pytest.mark.usefixtures("_remembering")
 def test_views_of_one_object_share_its_values() -> None:
     options = PipelineOptions(["--runner=FnApiRunner"], streaming=True)
     assert options.view_as(StandardOptions).streaming is True
@@ -75,6 +108,7 @@ def test_views_of_one_object_share_its_values() -> None:
     assert PipelineOptions(["--runner=FnApiRunner"]).view_as(StandardOptions).runner == "FnApiRunner"
 
 
+@pytest.mark.usefixtures("_remembering")
 def test_state_is_still_found() -> None:
     for _ in range(2):
         with beam.Pipeline() as pipeline:
