@@ -20,6 +20,7 @@ from kfp.client import Client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
 from pipeline.errors import BAD_INPUT, RefusedError
+from pipeline.runtime import proxy
 
 # Where a pod finds its namespace, and where Kubeflow's pod defaults put a token for the API server.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -95,6 +96,7 @@ def connect(access: Access) -> Api:
     host, token_file = _place(access)
     config = kfp_server_api.Configuration()
     config.host = host
+    config.proxy = proxy.proxy_for(host)
     if access.ca_file:
         config.ssl_ca_cert = str(access.ca_file)
     credentials = ServiceAccountTokenVolumeCredentials(str(token_file)) if token_file else None
@@ -122,6 +124,7 @@ def connect(access: Access) -> Api:
                 namespace=(namespace if health.multi_user else None) or BACKEND_NAMESPACE,
                 existing_token=access.token,
                 credentials=credentials,
+                proxy=config.proxy,
                 ssl_ca_cert=str(access.ca_file) if access.ca_file else None,
             )
     return Api(client, host, namespace if health.multi_user else None)

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import click
 
 from pipeline import product
 from pipeline.errors import BAD_INPUT
-from pipeline.runtime import environment
+from pipeline.runtime import environment, process
 
 
 class Page(NamedTuple):
@@ -75,20 +78,37 @@ class Pages(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, PAGES[name].help) for name in sorted(PAGES)])
 
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Begin, in a process that is ready for it: without `args`, they are those of the process."""
+        if args is None:
+            process.prepare()
+        try:
+            return super().main(args, **extra)
+        except process.OutputError as error:
+            _say(error)
+            sys.exit(error.exit_code)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Call a command; what a person can put right is one line, anything else is a fault of ours."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except (BrokenPipeError, process.OutputError):
+            raise  # click ends quietly where the reader of its output has gone
         except OSError as error:
             message, code = f"{error.filename or 'system'}: {error.strerror or error}", BAD_INPUT
         except Exception as error:
             if not hasattr(error, "exit_code"):
                 raise
             message, code = str(error), error.exit_code
-        click.echo(f"{product.NAME}: {message}", err=True)
+        _say(message)
         return ctx.exit(code)
+
+
+def _say(message: object) -> None:
+    with suppress(OSError):  # nobody may be there to read it
+        click.echo(f"{product.NAME}: {message}", err=True)
 
 
 @click.group(

@@ -16,10 +16,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def insistent() -> Iterator[None]:
     """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and again until `noticed`.
 
+    SIGHUP is ignored: a run goes on when the terminal that it was started on is closed.
+
     Python drops an exception that a signal raises inside a destructor or a callback of C code, and a
     training loop is full of both: a single KeyboardInterrupt may never be seen.
     """
     before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:

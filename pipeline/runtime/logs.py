@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+
+
+class _Terminal(io.FileIO):
+    """Standard output as it was: a reader that goes away, or a full disk, does not end the work."""
+
+    def write(self, data: Any) -> int:
+        """Write, or do nothing."""
+        with suppress(OSError):
+            return super().write(data) or 0
+        return len(data)
 
 
 @contextmanager
@@ -39,7 +50,12 @@ def redirected(path: Path) -> Iterator[TextIO]:
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = [file]
     root.setLevel(logging.INFO)
-    terminal = open(os.dup(saved[0]), "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
+    terminal = io.TextIOWrapper(
+        io.BufferedWriter(_Terminal(os.dup(saved[0]), "w")),
+        encoding="utf-8",
+        errors="replace",
+        line_buffering=True,
+    )
     try:
         yield terminal
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,15 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+# gRPC would send even what is for this machine to the proxy that the environment names.
+_NO_PROXY = (("grpc.enable_http_proxy", 0),)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class GrpcTransport:
@@ -34,13 +44,14 @@ class GrpcTransport:
             OSError: for a TLS file that cannot be read.
         """
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        options = [*_OPTIONS, *(_NO_PROXY if _is_loopback(host) else ())]
         if tls is None:
-            self._channel = grpc.insecure_channel(self._address, options=_OPTIONS)
+            self._channel = grpc.insecure_channel(self._address, options=options)
         else:
             credentials = grpc.ssl_channel_credentials(
                 *(file and file.read_bytes() for file in (tls.ca, tls.key, tls.certificate))
             )
-            self._channel = grpc.secure_channel(self._address, credentials, options=_OPTIONS)
+            self._channel = grpc.secure_channel(self._address, credentials, options=options)
         self._prediction = protos.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._model = protos.model_service_pb2_grpc.ModelServiceStub(self._channel)
 

@@ -46,7 +46,9 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "pipeline.product",
         "pipeline.runtime",
     ]
-    assert shown.strip().endswith(f"{[*loaded, 'pipeline.runtime.environment']} []")
+    assert shown.strip().endswith(
+        f"{[*loaded, 'pipeline.runtime.environment', 'pipeline.runtime.process']} []"
+    )
 
 
 @pytest.mark.parametrize(
