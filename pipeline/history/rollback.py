@@ -46,7 +46,7 @@ def roll_back(config: PipelineConfig, version: int | None = None) -> RolledBack:
 
     Raises:
         RollbackError: no such version.
-        pipeline.lock.BusyError: a run of the pipeline is in progress, and may push.
+        pipeline.local.lock.BusyError: a run of the pipeline is in progress, and may push.
     """
     base = config.serving_dir
     with exclusive(config.pipeline_root):

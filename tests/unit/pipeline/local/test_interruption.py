@@ -11,7 +11,7 @@ import pytest
 # Exceptions raised inside a destructor go no further.
 SCRIPT = """
 import os, sys, time
-from pipeline import interruption
+from pipeline.local import interruption
 
 class Deaf:
     def __del__(self):
@@ -42,3 +42,13 @@ def test_an_interruption_that_a_destructor_swallows_comes_again_and_then_no_more
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n") == ["went on", "noticed", ""]
+
+
+def test_a_terminal_that_is_closed_does_not_end_a_run() -> None:
+    script = (
+        "import os, signal\nfrom pipeline.local import interruption\n"
+        "with interruption.insistent():\n    os.kill(os.getpid(), signal.SIGHUP)\n    print('went on', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGHUP, "went on\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,28 @@ def test_all_is_as_before_after_an_exception(tmp_path: Path, capfd: pytest.Captu
     assert logging.getLogger().handlers == handlers
     os.write(2, b"visible\n")
     assert capfd.readouterr().err == "visible\n"
+
+
+def test_a_terminal_that_takes_nothing_does_not_end_the_work(tmp_path: Path) -> None:
+    """A reader that has gone, and a full disk."""
+    script = (
+        "import pathlib, sys\nfrom pipeline.runtime import logs\n"
+        "with logs.redirected(pathlib.Path(sys.argv[1])) as terminal:\n"
+        "    for _ in range(3):\n        terminal.write('a line\\n')\n"
+        "    print('logged', flush=True)\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for output in (writer, full):
+        log = tmp_path / f"{output}.log"
+        done = subprocess.run(
+            [sys.executable, "-c", script, log],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(output)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert log.read_text() == "logged\n"
