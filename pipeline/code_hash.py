@@ -33,6 +33,7 @@ CODE_OF_NODE: Mapping[str, tuple[str, ...]] = {
     NodeId.REPORT_GEN: ("components.report_gen",),
 }
 _OURS = frozenset(root.partition(".")[0] for roots in CODE_OF_NODE.values() for root in roots)
+_FUNCTIONS = ("model_fn", "build_network", "callbacks")  # settings of the trainer that name a function
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _INSTALLED = tuple(
     Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -42,13 +43,13 @@ _INSTALLED = tuple(
 def code_hashes(settings: TrainerConfig) -> dict[str, str]:
     """SHA-256 by node id over the sources that the node's work imports, directly or not.
 
-    These are the project's files and the user's: what `trainer.model_fn` and `trainer.build_network` name,
-    and whatever these import that is not installed. Installed packages are left out.
+    These are the project's files and the user's: what `trainer.model_fn` and its like name, and whatever
+    these import that is not installed. Installed packages are left out.
 
     Raises:
         ConfigError: for a dotted path that leads to no module, or a file that is no Python.
     """
-    own = {name: path for name in ("model_fn", "build_network") if (path := getattr(settings, name))}
+    own = {name: path for name in _FUNCTIONS if (path := getattr(settings, name))}
     modules = {name: path.rpartition(".")[0] for name, path in own.items()}
     # A user's module may be installed.
     graph = _ImportGraph({*_OURS, *(_top(module) for module in modules.values())})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -137,7 +138,23 @@ _RECIPE_FIELDS: dict[str, Any] = {
     name: (annotation | None, Field(None, description="of the recipe: see trainer/recipes.py"))
     for name, annotation in get_type_hints(Params, include_extras=True).items()
 }
+# Settings that hold values by names of a user's choice: trainer.params.NAME=VALUE.
+_MAPPINGS = frozenset(f"trainer.{name}" for name in ("params", "optimizer_arguments", "schedule_arguments"))
 _RecipeFields: Any = create_model("_RecipeFields", __base__=Section, **_RECIPE_FIELDS)
+
+
+class RunConfigSettings(Section):
+    """How a training run is carried out: the fields of trainer.estimator.RunConfig that can be set."""
+
+    save_checkpoints_steps: PositiveInt | None = Field(
+        None, description="steps between two checkpoints; None: seconds count"
+    )
+    save_checkpoints_secs: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="least seconds between two checkpoints"
+    )
+    log_step_count_steps: PositiveInt | None = Field(
+        None, description="steps between two lines of progress; None: two lines a second"
+    )
 
 
 class TrainerConfig(_RecipeFields):
@@ -148,6 +165,8 @@ class TrainerConfig(_RecipeFields):
     build_network: str = Field(
         "", description="dotted path of what makes its layers; empty: trainer.model's"
     )
+    callbacks: str = Field("", description="dotted path of what makes Keras callbacks; empty: none")
+    run_config: RunConfigSettings = RunConfigSettings()
     gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
     checkpoint_dir: str = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"
@@ -458,14 +477,24 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
         key, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"{setting!r} is not of the form key=value")
-        if key not in set(keys()):
-            raise ConfigError(_unknown(key))
         *sections, name = key.split(".")
+        in_mapping = ".".join(sections) in _MAPPINGS
+        if not in_mapping and key not in set(keys()):
+            raise ConfigError(_unknown(key))
         target = values
         for section in sections:
+            target[section] = target[section] or {}
             target = target[section]
-        target[name] = value
+        target[name] = _json(value) if in_mapping else value
     return build(values)
+
+
+def _json(value: str) -> Any:
+    """A number, true, a list and so on; what is none of them is a string."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def keys() -> Iterator[str]:

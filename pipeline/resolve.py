@@ -1,4 +1,7 @@
-"""What goes into a run is looked at before it: recipe, data and code. Reads no TensorFlow."""
+"""What goes into a run is looked at before it: recipe, data and code.
+
+TensorFlow is imported for a function of the user's alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from components.image_example_gen.splitting import splitting
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from trainer import recipes
-from trainer.features import ImageShape
+from trainer.features import DEFAULT_NUM_CLASSES, ImageShape
 from trainer.recipes import Params
 
 
@@ -36,7 +39,8 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     Raises:
         SourceError: for a data set with a fault, or too few examples.
         ConfigError: for pictures of several sizes where none is set, for images that the recipe's network
-            cannot take, and as check_recipe.
+            cannot take, for a model function that cannot train, be evaluated or predict, and as
+            check_recipe.
     """
     if folder is not None:
         data = inspect(config.data, folder)
@@ -45,12 +49,25 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
         shape = ImageShape(*config.data.wanted_size, _channels(config.data, config.data.shape.channels))
         config = config.replace("data", shape=shape)
     params = check_recipe(config)
-    if not config.trainer.build_network:
-        try:
+    code = code_hashes(config.trainer)  # says first which dotted path leads nowhere
+    try:
+        if not config.trainer.build_network:
             params.check_image_size(config.data.shape)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    return config.model_copy(update={CODE: code_hashes(config.trainer)})
+        _check_functions(config, params)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return config.model_copy(update={CODE: code})
+
+
+def _check_functions(config: PipelineConfig, params: Params) -> None:
+    trainer = config.trainer
+    own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
+    if not any(own) and not params.optimizer_arguments and not params.schedule_arguments:
+        return
+    from trainer import user_functions  # imports TensorFlow and Keras, which takes seconds
+
+    classes = config.data.num_classes or DEFAULT_NUM_CLASSES
+    user_functions.check(trainer.custom_config(), params, config.data.shape, classes)
 
 
 def inspect(config: DataConfig, folder: Path) -> DataSet:

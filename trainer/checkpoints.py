@@ -46,7 +46,12 @@ class Store:
     """The checkpoints of one training run."""
 
     def __init__(
-        self, model_run_dir: str, identity: str, shared_dir: str = "", every_s: float = SAVE_EVERY_S
+        self,
+        model_run_dir: str,
+        identity: str,
+        shared_dir: str = "",
+        every_s: float = SAVE_EVERY_S,
+        every_steps: int | None = None,
     ) -> None:
         """Describe where they are.
 
@@ -56,9 +61,10 @@ class Store:
             shared_dir: a folder that outlives executions, for platforms where an interrupted execution's
                 artifact is lost with its pod; empty: none.
             every_s: the least time between two checkpoints, seconds.
+            every_steps: the steps between two, instead.
         """
         self._identity = identity
-        self._every_s = every_s
+        self._every_s, self._every_steps = every_s, every_steps
         self._saved_at = time.monotonic()
         if shared_dir:
             self._folder = tf.io.gfile.join(shared_dir, identity)
@@ -68,8 +74,10 @@ class Store:
             artifacts = model_run_dir.rstrip("/").rpartition("/")[0]
             self._pattern = tf.io.gfile.join(artifacts, "*", CHECKPOINT_FOLDER, _FILE)
 
-    def due(self) -> bool:
-        """Whether it is time for the next one."""
+    def due(self, step: int) -> bool:
+        """Whether it is time for the next one, after `step` steps."""
+        if self._every_steps:
+            return step % self._every_steps == 0
         return time.monotonic() - self._saved_at >= self._every_s
 
     def save(self, step: int, arrays: Sequence[np.ndarray], progress: Mapping[str, Any]) -> None:

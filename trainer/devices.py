@@ -8,6 +8,8 @@ import os
 import tensorflow as tf
 
 TF_CONFIG = "TF_CONFIG"
+_CHIEFS = ("chief", "master")
+_ROLES = (*_CHIEFS, "worker")
 
 
 class MissingGpuError(RuntimeError):
@@ -25,7 +27,9 @@ def build_strategy(gpus_wanted: int = 0) -> tf.distribute.Strategy:
 
     Raises:
         MissingGpuError: better at once than after hours on the CPU.
+        ValueError: for a role in TF_CONFIG that has nothing to do here.
     """
+    _check_role()
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) < gpus_wanted:
         raise MissingGpuError(
@@ -48,16 +52,20 @@ def build_strategy(gpus_wanted: int = 0) -> tf.distribute.Strategy:
 def worker_count() -> int:
     """Processes that train together."""
     cluster = _tf_config().get("cluster", {})
-    return max(1, sum(len(cluster.get(role, ())) for role in ("chief", "worker")))
+    return max(1, sum(len(cluster.get(role, ())) for role in _ROLES))
 
 
 def is_chief() -> bool:
-    """Whether this process writes the results: the chief, or worker 0 where there is none."""
+    """Whether this process writes the results: the chief, or worker 0 where there is none.
+
+    `master` is what tf.estimator called a chief that evaluates too.
+    """
     config = _tf_config()
-    task = config.get("task", {})
-    if task.get("type") == "chief" or "cluster" not in config:
-        return True
-    return "chief" not in config["cluster"] and int(task.get("index", 0)) == 0
+    role = config.get("task", {}).get("type", "worker")
+    if role in _CHIEFS or "cluster" not in config:
+        return role in _ROLES
+    has_chief = any(config["cluster"].get(chief) for chief in _CHIEFS)
+    return role == "worker" and not has_chief and int(config["task"].get("index", 0)) == 0
 
 
 def describe(strategy: tf.distribute.Strategy, precision: str) -> str:
@@ -67,6 +75,15 @@ def describe(strategy: tf.distribute.Strategy, precision: str) -> str:
     device = ", ".join(names) or f"CPU, {len(os.sched_getaffinity(0))} cores"
     workers = f", {worker_count()} workers" if worker_count() > 1 else ""
     return f"training on {device}{workers}, {strategy.num_replicas_in_sync} replica(s), in {precision}"
+
+
+def _check_role() -> None:
+    role = _tf_config().get("task", {}).get("type", "worker")
+    if role not in _ROLES:
+        raise ValueError(
+            f"{TF_CONFIG}: a task of type {role!r} has nothing to do here: workers hold the variables and "
+            f"evaluate themselves; start tasks of type {', '.join(_ROLES)} alone"
+        )
 
 
 def _tf_config() -> dict:

@@ -52,6 +52,7 @@ SIGNATURE_IMAGE_BYTES = "serving_default"  # picture files of any size
 SIGNATURE_PIXELS = "pixels"  # uint8 arrays
 SIGNATURE_FLOATS = "floats"  # float32 arrays in [0, 1]
 SIGNATURE_EXAMPLES = "examples"  # serialized tf.Examples
+SIGNATURE_CLASSIFY = "classify"  # serialized tf.Examples, for TF Serving's Classify
 IMAGE_BYTES = "image_bytes"  # input of `serving_default`: string [N]
 EXAMPLES = "examples"  # input of `examples`: string [N]
 CLASSES = "classes"  # output: int64 [N]

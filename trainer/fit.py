@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +13,17 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer import batches, devices, features
+from trainer import batches, features
 from trainer.augmentation import augmentation
 from trainer.callbacks.backup import Backup
 from trainer.callbacks.best_weights import BestWeights
-from trainer.callbacks.progress import NonFiniteLossError, Progress
+from trainer.callbacks.log_tensors import LogTensors
+from trainer.callbacks.progress import NonFiniteLossError, Progress, in_words
 from trainer.callbacks.tensorboard import TensorBoard
 from trainer.checkpoints import Store
-from trainer.estimator import EstimatorModel
-from trainer.precision import resolve_precision
+from trainer.estimator import LoggingTensorHook, RunConfig
+from trainer.estimator_model import SUMMARY_EVERY_STEPS, EstimatorModel
+from trainer.precision import precision_of
 from trainer.recipes import Params
 
 EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
@@ -44,8 +47,11 @@ def fit(
     splits: Splits,
     steps: int,
     store: Store,
-    model_run_dir: str,
+    config: RunConfig,
     eval_steps: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    logged: Sequence[LoggingTensorHook] = (),
+    summaries: bool = False,
 ) -> dict[str, Any]:
     """Train to the end, from the last checkpoint of a killed run if there is one.
 
@@ -55,8 +61,11 @@ def fit(
         splits: the data.
         steps: optimizer steps of the whole run.
         store: where checkpoints are.
-        model_run_dir: where TensorBoard's files go.
+        config: how often to log, and where TensorBoard's files go.
         eval_steps: how many validation batches to read; None or 0: all.
+        callbacks: of the user's.
+        logged: tensors that the model function wants to have logged.
+        summaries: whether the model function may write any with tf.summary.
 
     Returns:
         The content of metrics.json: what was trained, how fast, how well, epoch by epoch.
@@ -73,14 +82,21 @@ def fit(
     first_epoch = min(first_step // steps_per_epoch, epochs - 1)
     model.steps_done = first_step - first_epoch * steps_per_epoch
     on_cpu = not tf.config.list_physical_devices("GPU")
-    progress = Progress(steps, steps_per_epoch, params.batch_size, on_cpu, first_step)
+    progress = Progress(
+        steps, steps_per_epoch, params.batch_size, on_cpu, first_step, config.log_step_count_steps
+    )
     best = BestWeights(params.keep == "best", params.patience)
     backup = Backup(store, checkpoint, progress, best)
-    callbacks: list[keras.callbacks.Callback] = [progress, best, backup]
+    ours: list[keras.callbacks.Callback] = [progress, best, backup]
     if params.weight_average:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
-    if devices.is_chief():
-        callbacks.append(TensorBoard(model_run_dir, progress, best, _preview(params, splits)))
+        ours.append(keras.callbacks.SwapEMAWeights())
+    if config.is_chief:
+        ours.append(TensorBoard(config.model_dir, progress, best, _preview(params, splits)))
+    model.summary_writer = tf.summary.create_file_writer(f"{config.model_dir}/train") if summaries else None
+    model.summary_every_steps = config.log_step_count_steps or SUMMARY_EVERY_STEPS
+    for hook in logged:
+        folder = f"{config.model_dir}/train" if config.is_chief else ""
+        ours.append(LogTensors([*hook.tensors], hook.every_n_iter, progress, folder))
     model.fit(
         _sharded(
             batches.training_batches(
@@ -95,20 +111,23 @@ def fit(
         ),
         validation_steps=eval_steps or None,
         validation_freq=1 if params.validate_each_epoch else epochs,
-        callbacks=callbacks,
+        callbacks=[*ours, *callbacks],
         shuffle=False,  # the data set has done it
         verbose=0,
     )
+    if model.summary_writer:
+        model.summary_writer.close()
     history = backup.history
     if not math.isfinite(history["val_loss"][-1]):
         # The last update came after the last loss that was looked at.
         raise NonFiniteLossError(steps, history["val_loss"][-1])
+    measured = {
+        name.removeprefix("val_"): values[-1] for name, values in history.items() if name.startswith("val_")
+    }
+    if params.keep == "best":
+        measured["accuracy"] = best.accuracy
     _LOG.info(
-        "trained %d steps in %.1f s; validation accuracy %.4f, loss %.4f",
-        progress.step,
-        backup.seconds,
-        history["val_accuracy"][-1],
-        history["val_loss"][-1],
+        "trained %d steps in %.1f s; validation: %s", progress.step, backup.seconds, in_words(measured)
     )
     return {
         "steps": progress.step,
@@ -117,9 +136,10 @@ def fit(
         "validation_examples": splits.validation.size,
         "train_seconds": backup.seconds,
         "images_per_s": progress.images_per_s,
-        "precision": resolve_precision(params.precision),
-        "validation_accuracy": best.accuracy if params.keep == "best" else history["val_accuracy"][-1],
-        "validation_loss": history["val_loss"][-1],
+        "precision": precision_of(model.network if isinstance(model.network, keras.Model) else None),
+        "validation_accuracy": measured.get("accuracy"),
+        "validation_loss": measured["loss"],
+        "validation_metrics": measured | {"global_step": progress.step},
         "validation_confusion": None if best.confusion is None else best.confusion.tolist(),
         "history": history,
         "params": dataclasses.asdict(params),

@@ -8,11 +8,22 @@ import keras
 import tensorflow as tf
 
 from trainer.augmentation import augmentation
-from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, ModelFn, minimize
-from trainer.features import CLASSES, IMAGE, LOGITS, PROBABILITIES, ImageShape
+from trainer.estimator import EstimatorSpec, ModeKeys, RunConfig, minimize
+from trainer.estimator_model import EstimatorModel
+from trainer.export_outputs import ClassificationOutput, ExportOutput, PredictOutput
+from trainer.features import (
+    CLASSES,
+    IMAGE,
+    LOGITS,
+    PROBABILITIES,
+    SIGNATURE_CLASSIFY,
+    SIGNATURE_IMAGE_BYTES,
+    ImageShape,
+)
+from trainer.model_function import ModelFunction
 from trainer.networks import NETWORKS
 from trainer.optimizers import build_optimizer
-from trainer.precision import resolve_precision
+from trainer.precision import precision_of
 from trainer.recipes import Params
 
 BuildNetwork = Callable[[Params, ImageShape, int], keras.Model]
@@ -59,7 +70,8 @@ def model_fn(
         network: what build_network made.
 
     Returns:
-        PREDICT: `predictions` = classes int64 [N], probabilities float32 [N, C], logits float32 [N, C].
+        PREDICT: `predictions` = classes int64 [N], probabilities float32 [N, C], logits float32 [N, C]; and
+        `classify` for TF Serving's API of that name.
         TRAIN and EVAL: the same, `loss`, the mean softmax cross entropy on the logits, and the accuracy.
         TRAIN alone: `train_op`, and the label smoothing of the recipe in the loss.
 
@@ -70,7 +82,8 @@ def model_fn(
     with tf.GradientTape() as tape:
         logits = network(features[IMAGE], training=training)
         if mode == ModeKeys.PREDICT:
-            return EstimatorSpec(mode, predictions=_predictions(logits))
+            predictions = _predictions(logits)
+            return EstimatorSpec(mode, predictions, export_outputs=_exports(predictions))
         if labels is None:
             raise ValueError(f"Missing labels in mode {mode!r}.")
         loss = _cross_entropy(labels, logits, params.label_smoothing if training else 0.0)
@@ -85,13 +98,17 @@ def model_fn(
     )
 
 
+_OURS = model_fn
+
+
 def build_model(
     params: Params,
     image_shape: ImageShape,
     num_classes: int,
     steps: int,
-    model_fn: ModelFn = model_fn,
+    model_fn: Callable[..., EstimatorSpec] = model_fn,
     build_network: BuildNetwork = build_network,
+    config: RunConfig | None = None,
 ) -> EstimatorModel:
     """Make a compiled model, ready for Keras's fit on batches of ({"image": …}, labels).
 
@@ -101,16 +118,25 @@ def build_model(
         num_classes: C.
         steps: optimizer steps that the learning rate's schedule spans.
         model_fn: the model function.
-        build_network: makes the layers that the model function uses.
+        build_network: makes the layers that the model function uses; not called for a function that has no
+            argument `network`, which makes its variables itself.
+        config: of the run, for the model function.
+
+    Raises:
+        ValueError: for a model function with other arguments than it may have.
     """
     keras.utils.set_random_seed(params.seed)
+    function = ModelFunction(model_fn)
+    network = build_network(params, image_shape, num_classes) if function.takes_network else None
     model = EstimatorModel(
-        model_fn,
-        build_network(params, image_shape, num_classes),
+        function,
+        network,
         params,
+        metric_names=("accuracy",) if model_fn is _OURS else (),
         num_classes=num_classes,
+        config=config,
         # By this Keras decides whether the optimizer needs loss scaling.
-        dtype=resolve_precision(params.precision),
+        dtype=precision_of(network),
     )
     model.compile(optimizer=build_optimizer(params, steps))
     return model
@@ -121,6 +147,15 @@ def _predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
         CLASSES: tf.argmax(logits, axis=-1, output_type=tf.int64),
         PROBABILITIES: tf.nn.softmax(logits),
         LOGITS: logits,
+    }
+
+
+def _exports(predictions: dict[str, tf.Tensor]) -> dict[str, ExportOutput]:
+    scores = predictions[PROBABILITIES]
+    names = tf.as_string(tf.range(tf.shape(scores)[1]))
+    return {
+        SIGNATURE_IMAGE_BYTES: PredictOutput(predictions),
+        SIGNATURE_CLASSIFY: ClassificationOutput(scores, tf.tile(names[None, :], [tf.shape(scores)[0], 1])),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -10,34 +11,62 @@ from trainer.recipes import Params
 
 
 def build_optimizer(params: Params, steps: int) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a recipe, its schedule spanning `steps` steps."""
-    rate = _learning_rate(params, steps)
-    average: dict[str, Any] = {}
+    """Make the optimizer of a recipe, its schedule spanning `steps` steps.
+
+    Raises:
+        ValueError: for arguments that the optimizer or the schedule does not have.
+    """
+    arguments: dict[str, Any] = {"learning_rate": _learning_rate(params, steps)}
     if params.weight_average:
-        average = {"use_ema": True, "ema_momentum": params.weight_average}
+        arguments |= {"use_ema": True, "ema_momentum": params.weight_average}
+    if params.weight_decay:
+        arguments["weight_decay"] = params.weight_decay
     if params.optimizer == "sgd":
-        return keras.optimizers.SGD(
-            rate,
-            momentum=params.momentum,
-            nesterov=params.momentum > 0,
-            weight_decay=params.weight_decay or None,
-            **average,
-        )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=params.weight_decay, beta_2=0.99, **average)
-    # Decay is for what multiplies activations; on scales and offsets it only costs accuracy.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+        arguments |= {"momentum": params.momentum, "nesterov": params.momentum > 0}
+    if params.optimizer == "adamw":
+        arguments |= {"beta_2": 0.99, "weight_decay": params.weight_decay}
+    kind = _by_name(keras.optimizers, params.optimizer)
+    optimizer = _made(kind, arguments, params.optimizer_arguments, "optimizer_arguments")
+    if params.optimizer == "adamw":
+        # Decay is for what multiplies activations; on scales and offsets it only costs accuracy.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
 
 
 def _learning_rate(params: Params, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
     if params.schedule == "constant":
         return params.learning_rate
-    warmup = max(1, round(steps * params.warmup))
-    # One cycle (Smith, arXiv 1708.07120): up to the peak in a straight line, down to zero along a cosine.
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=params.learning_rate / 25,
-        warmup_target=params.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(1, steps - warmup),
-        alpha=0.0,
-    )
+    if params.schedule == "one_cycle":
+        warmup = max(1, round(steps * params.warmup))
+        # One cycle (Smith, arXiv 1708.07120): straight up to the peak, down to zero along a cosine.
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=params.learning_rate / 25,
+            warmup_target=params.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, steps - warmup),
+            alpha=0.0,
+        )
+    kind = _by_name(keras.optimizers.schedules, params.schedule)
+    known = inspect.signature(kind).parameters
+    arguments = {"initial_learning_rate": params.learning_rate, "decay_steps": steps}
+    if "first_decay_steps" in known:
+        arguments["first_decay_steps"] = steps
+    fitting = {name: value for name, value in arguments.items() if name in known}
+    return _made(kind, fitting, params.schedule_arguments, "schedule_arguments")
+
+
+def _by_name(module: Any, name: str) -> Any:
+    """The class whose name is `name` without case and underscores."""
+    return next(getattr(module, found) for found in dir(module) if found.lower() == name.replace("_", ""))
+
+
+def _made(kind: Any, ours: dict[str, Any], given: dict[str, Any], setting: str) -> Any:
+    known = [name for name in inspect.signature(kind).parameters if name != "kwargs"]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(
+            f"{setting}: {kind.__name__} has no argument {unknown[0]!r}; there are {', '.join(known)}"
+        )
+    try:
+        return kind(**(ours | given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{setting}: {kind.__name__}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 FLOAT32 = "float32"
@@ -38,6 +39,12 @@ def resolve_precision(precision: str) -> str:
     if weakest >= (8, 0):
         return BFLOAT16
     return FLOAT16 if weakest >= (7, 0) else FLOAT32
+
+
+def precision_of(network: keras.Model | None) -> str:
+    """The dtype policy in which a network's layers compute, whoever has built it; None: float32."""
+    policies = {layer.dtype_policy.name for layer in network.layers if layer.weights} if network else set()
+    return next((name for name in (FLOAT16, BFLOAT16) if name in policies), FLOAT32)
 
 
 def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
@@ -15,6 +16,30 @@ from trainer.networks import NETWORKS
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Optimizer = Literal[
+    "sgd",
+    "adamw",
+    "adam",
+    "adamax",
+    "nadam",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "adafactor",
+    "ftrl",
+    "lamb",
+    "lion",
+]
+Schedule = Literal[
+    "constant",
+    "one_cycle",
+    "exponential_decay",
+    "inverse_time_decay",
+    "polynomial_decay",
+    "cosine_decay",
+    "cosine_decay_restarts",
+    "piecewise_constant_decay",
+]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -25,17 +50,22 @@ def _known_network(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=True))
-class Params:
+class Params(Mapping[str, Any]):
     """What a model_fn and the Trainer read; pydantic's ValidationError, a ValueError, for a wrong value.
+
+    A mapping too, of its attributes and of `params`: `params["learning_rate"]`, `params["my_own"]`.
 
     Attributes:
         network: which layers, by name in trainer.networks.
         batch_size: images per step and replica: see `scaled`.
         epochs: passes over the training split; the last may be partial. None where train_steps counts.
         train_steps: optimizer steps. None where epochs count.
-        optimizer: the update rule.
+        optimizer: the update rule, one of keras.optimizers.
+        optimizer_arguments: of its class, by name, in place of what is given to it otherwise.
         learning_rate: constant, or the peak of the cycle.
-        schedule: the learning rate over the run.
+        schedule: the learning rate over the run: constant, one_cycle, or one of
+            keras.optimizers.schedules, which begins with learning_rate and spans the run.
+        schedule_arguments: of its class, by name, in place of that.
         warmup: the share of the steps in which one_cycle climbs to the peak.
         momentum: of sgd.
         weight_decay: decoupled from the gradient (AdamW), per unit of learning rate.
@@ -51,15 +81,18 @@ class Params:
         validate_each_epoch: measure the validation split after each epoch; otherwise once, at the end.
         keep: export the weights of the last epoch, or of the one with the best validation accuracy.
         patience: stop after so many epochs without a better validation accuracy; 0: never.
+        params: a model function's own hyper-parameters by name; values are what JSON has.
     """
 
     network: Annotated[str, AfterValidator(_known_network)]
     batch_size: PositiveInt
     epochs: PositiveFloat | None = None
     train_steps: PositiveInt | None = None
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
+    optimizer_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     learning_rate: PositiveFloat
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Schedule = "constant"
+    schedule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     warmup: Share = 0.0
     momentum: Share = 0.0
     weight_decay: NonNegativeFloat = 0.0
@@ -76,8 +109,20 @@ class Params:
     validate_each_epoch: bool = True
     keep: Literal["last", "best"] = "last"
     patience: Annotated[int, Field(ge=0)] = 0
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.params[name] if name in self.params else vars(self)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self) | self.params)
+
+    def __len__(self) -> int:
+        return len(vars(self) | self.params)
 
     def __post_init__(self) -> None:
+        if taken := sorted(set(self.params) & {field.name for field in dataclasses.fields(Params)}):
+            raise ValueError(f"params: {taken[0]} is a field of its own: set {taken[0]} itself")
         if (self.epochs is None) == (self.train_steps is None):
             raise ValueError("exactly one of epochs and train_steps must be set")
         if (self.patience or self.keep == "best") and not self.validate_each_epoch:

@@ -6,53 +6,79 @@ can abort the whole process (TensorFlow issue 111453), and a server does not che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer import features
-from trainer.estimator import ModeKeys, ModelFn
-from trainer.recipes import Params
+from trainer.estimator import ModeKeys
+from trainer.estimator_model import EstimatorModel
+from trainer.export_outputs import DEFAULT, ExportedAs, ExportOutput, PredictOutput
+
+
+@dataclass(frozen=True)
+class _Untracked:
+    """Keeps an object out of a SavedModel that is not a part of it."""
+
+    value: Any
 
 
 class ServingModule(tf.Module):
-    """What the SavedModel consists of: Transform's graph, the trained variables, three functions."""
+    """What the SavedModel consists of: Transform's graph, the trained variables, a function a signature."""
 
     def __init__(
-        self, network: keras.Model, params: Params, transform: tft.TFTransformOutput, model_fn: ModelFn
+        self, model: EstimatorModel, shape: features.ImageShape, transform: tft.TFTransformOutput
     ) -> None:
         """Put the parts together.
 
         Args:
-            network: the trained network, in float32.
-            params: the recipe.
+            model: with trained variables, in float32; what it predicts is what the signatures answer.
+            shape: of its images.
             transform: Transform's output.
-            model_fn: what it predicts in PREDICT is what the signatures answer.
         """
         super().__init__(name="serving")
-        self._model_fn = model_fn
-        self._network = network
-        self._params = params
+        self._model = _Untracked(model)
         # As attributes: a SavedModel keeps only what it can reach from its root.
-        self._weights = [weight.value for weight in network.variables]
+        self._weights = [getattr(weight, "value", weight) for weight in model.network.variables]
         self._transform = transform.transform_features_layer()
-        self._shape = features.ImageShape(*network.input_shape[1:])
+        self._shape = shape
+        self._exports = _Untracked({})
+        self._exported = _Untracked({})
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """Trace the three functions; their inputs and outputs are those of trainer.features."""
+        """Trace the functions; inputs and outputs are those of trainer.features and the model's exports."""
         files = tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES)
         pixels = tf.TensorSpec([None, *self._shape[:2]], tf.uint8, name=features.IMAGE)
         examples = tf.TensorSpec([None], tf.string, name=features.EXAMPLES)
-        return {
-            name: tf.function(function, autograph=False).get_concrete_function(spec)
+        found = {
+            name: _traced(function, spec)
             for name, function, spec in (
                 (features.SIGNATURE_IMAGE_BYTES, self._from_files, files),
                 (features.SIGNATURE_PIXELS, self._from_pixels, pixels),
                 (features.SIGNATURE_EXAMPLES, self._from_examples, examples),
             )
         }
+        for name, output in self._exports.value.items():
+            if name == DEFAULT:
+                continue
+            if name in found:
+                raise ValueError(
+                    f"export_outputs: {name!r} is the name of a signature that every model has"
+                )
+            spec = tf.TensorSpec([None], tf.string, name=output.input_name)
+            found[name] = _traced(functools.partial(self._export, name), spec)
+            self._exported.value[name] = ExportedAs(output.method, output.input_name)
+        return found
+
+    @property
+    def exports(self) -> Mapping[str, ExportedAs]:
+        """The signatures out of `export_outputs`."""
+        found: Mapping[str, ExportedAs] = self._exported.value
+        return found
 
     def _from_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
         image_bytes = tf.ensure_shape(image_bytes, [None])
@@ -67,9 +93,10 @@ class ServingModule(tf.Module):
         return self._predict(_to_raw(tf.ensure_shape(image, [None, *self._shape[:2]])))
 
     def _from_examples(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        # Without the label: an example may have one, but nobody who asks for it needs to know it.
-        spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        return self._predict(tf.io.parse_example(tf.ensure_shape(examples, [None]), spec)[features.IMAGE])
+        return self._predict(_images(examples))
+
+    def _export(self, name: str, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self._outputs(_images(examples), name)
 
     def _decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """One file to uint8 [height, width]; colours become grey."""
@@ -84,37 +111,69 @@ class ServingModule(tf.Module):
             return tf.reshape(decoded, self._shape[:2])
 
     def _predict(self, raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self._outputs(raw, DEFAULT)
+
+    def _outputs(self, raw: tf.Tensor, export: str) -> Mapping[str, tf.Tensor]:
         # oneDNN's convolutions give an empty batch a wrong shape: it gets one blank image.
         count = tf.shape(raw)[0]
         blanks = tf.fill(
             [tf.cast(tf.equal(count, 0), tf.int32)], bytes(self._shape.height * self._shape.width)
         )
         inputs = self._transform({features.IMAGE: tf.expand_dims(tf.concat([raw, blanks], 0), 1)})
-        predictions = self._model_fn(
-            inputs, None, ModeKeys.PREDICT, self._params, self._network
-        ).predictions
-        assert predictions is not None  # EstimatorSpec sees to it
-        return {name: value[:count] for name, value in predictions.items()}
+        spec = self._model.value.spec(inputs, None, ModeKeys.PREDICT)
+        self._exports.value.update(spec.export_outputs)
+        chosen: ExportOutput = spec.export_outputs[export]
+        # Images always get the predictions; scores alone would be too little for the Evaluator.
+        plain = export == DEFAULT and not isinstance(chosen, PredictOutput)
+        tensors: Mapping[str, tf.Tensor] = spec.prediction_dict if plain else chosen.tensors
+        return {name: value[:count] for name, value in tensors.items()}
 
 
 def export(
-    directory: str,
-    network: keras.Model,
-    params: Params,
-    transform: tft.TFTransformOutput,
-    model_fn: ModelFn,
-) -> None:
-    """Write the SavedModel with the three signatures.
+    directory: str, model: EstimatorModel, shape: features.ImageShape, transform: tft.TFTransformOutput
+) -> Mapping[str, ExportedAs]:
+    """Write the SavedModel with its signatures.
 
     Args:
         directory: where to; made if it is not there.
-        network: the trained network, in float32.
-        params: the recipe.
+        model: with trained variables, in float32.
+        shape: of its images.
         transform: Transform's output.
-        model_fn: the model function.
+
+    Returns:
+        The signatures out of the model function's `export_outputs`, by name.
+
+    Raises:
+        ValueError: for an export output whose name is taken.
     """
-    module = ServingModule(network, params, transform, model_fn)
-    tf.saved_model.save(module, directory, signatures=module.signatures())
+    with model.graph_variables.found_again():
+        module = ServingModule(model, shape, transform)
+        signatures = module.signatures()
+    tf.saved_model.save(module, directory, signatures=signatures)
+    # TensorFlow 2 writes the method of Predict into each.
+    others = {name: to.method for name, to in module.exports.items() if to.method != PredictOutput.method}
+    if others:
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(directory)
+        for name, method in others.items():
+            updater.replace_method_name(signature_key=name, method_name=method)
+        updater.save(directory)
+    return module.exports
+
+
+def _traced(
+    function: Callable[[tf.Tensor], Mapping[str, tf.Tensor]], spec: tf.TensorSpec
+) -> tf.types.experimental.ConcreteFunction:
+    # By position: a signature's input is called as the spec is.
+    def traced(inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return function(inputs)
+
+    return tf.function(traced, autograph=False).get_concrete_function(spec)
+
+
+def _images(examples: tf.Tensor) -> tf.Tensor:
+    # Without the label: an example may have one, but nobody who asks for it needs to know it.
+    spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_example(tf.ensure_shape(examples, [None]), spec)[features.IMAGE]
 
 
 def _to_raw(pixels: tf.Tensor) -> tf.Tensor:

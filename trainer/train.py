@@ -9,19 +9,21 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, dotted_path, features, model, run_metrics, samples, signatures, warmup
+from trainer import devices, features, run_metrics, samples, signatures, warmup
 from trainer.batches import cache_budget_bytes, evaluation_batches, read_split
 from trainer.callbacks.progress import NonFiniteLossError
-from trainer.checkpoints import SAVE_EVERY_S, Store
+from trainer.checkpoints import Store
+from trainer.estimator import RunConfig
+from trainer.estimator_model import EstimatorModel
 from trainer.fit import Splits, fit
-from trainer.precision import resolve_precision
+from trainer.precision import precision_of
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
+from trainer.user_functions import UserFunctions
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,9 +39,11 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: TFX's arguments. `custom_config` may have
             `recipe`, the name of a recipe, and `overrides`, fields of trainer.recipes.Params by name (TFX's
             `train_steps` and `eval_steps` come before the recipe's);
-            `model_fn` and `build_network`, dotted paths of functions to use instead of trainer.model's;
+            `model_fn`, `build_network` and `callbacks`, dotted paths of functions: see
+            trainer.user_functions;
+            `run_config`, fields of trainer.estimator.RunConfig by name;
             `gpus`, the least number of GPUs that must be visible;
-            `checkpoint_dir`, a folder that outlives this execution, and `checkpoint_every_s`;
+            `checkpoint_dir`, a folder that outlives this execution;
             `code`, a fingerprint of the code.
 
     Raises:
@@ -49,11 +53,10 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     settings: Mapping[str, Any] = fn_args.custom_config or {}
     params = _params(fn_args, settings)
-    model_fn = _custom(settings, "model_fn") or model.model_fn
-    build_network = _custom(settings, "build_network") or model.build_network
+    functions = UserFunctions.load(settings)
     strategy = devices.build_strategy(settings.get("gpus", 0))
     params = params.scaled(strategy.num_replicas_in_sync)
-    _LOG.info("%s", devices.describe(strategy, resolve_precision(params.precision)))
+    config = _run_config(fn_args, settings, params)
 
     transform = tft.TFTransformOutput(fn_args.transform_output)
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
@@ -64,27 +67,40 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     steps = params.steps(splits.train.size)
     with strategy.scope():
-        trained = model.build_model(params, image_shape, classes, steps, model_fn, build_network)
+        trained, traced = functions.build(params, image_shape, classes, steps, config)
+    _LOG.info("%s", devices.describe(strategy, precision_of(trained.given_network)))
     store = Store(
         fn_args.model_run_dir,
         _identity(params, settings, splits),
         settings.get("checkpoint_dir", ""),
-        settings.get("checkpoint_every_s", SAVE_EVERY_S),
+        config.save_checkpoints_secs,
+        config.save_checkpoints_steps,
     )
+    callbacks = functions.callbacks(params, config, traced)
     try:
-        metrics = fit(trained, params, splits, steps, store, fn_args.model_run_dir, fn_args.eval_steps)
+        metrics = fit(
+            trained,
+            params,
+            splits,
+            steps,
+            store,
+            config,
+            fn_args.eval_steps,
+            callbacks,
+            traced.logged,
+            summaries=functions.own and config.is_chief,
+        )
     except NonFiniteLossError:
         store.remove()  # Going on from there would end the same way.
         raise
-    fingerprint = _fingerprint(trained.network)
+    fingerprint = _fingerprint(trained)
     # What should agree does: several workers, several runs of one seed.
     _LOG.info("weights: %s", fingerprint)
-    if not devices.is_chief():
+    if not config.is_chief:
         return
-    network = build_network(dataclasses.replace(params, precision="float32"), image_shape, classes)
-    network.set_weights(trained.network.get_weights())
-    signatures.export(fn_args.serving_model_dir, network, params, transform, model_fn)
-    warmup.write(fn_args.serving_model_dir, image_shape)
+    exact = functions.in_float32(trained, params, image_shape, classes, config)
+    exports = signatures.export(fn_args.serving_model_dir, exact, image_shape, transform)
+    warmup.write(fn_args.serving_model_dir, image_shape, exports)
     samples.write(fn_args.serving_model_dir, evaluation_batches(splits.validation, transform, 500))
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.remove()
@@ -97,23 +113,28 @@ def _params(fn_args: FnArgs, settings: Mapping[str, Any]) -> Params:
     return resolve(settings.get("recipe", "fast"), **overrides)
 
 
-def _custom(settings: Mapping[str, Any], name: str) -> Any:
-    path = settings.get(name)
-    return dotted_path.load(path, f"trainer.{name}") if path else None
+def _run_config(fn_args: FnArgs, settings: Mapping[str, Any], params: Params) -> RunConfig:
+    return RunConfig(
+        **(settings.get("run_config") or {}),
+        model_dir=fn_args.model_run_dir,
+        tf_random_seed=params.seed,
+        num_workers=devices.worker_count(),
+        is_chief=devices.is_chief(),
+    )
 
 
 def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> str:
     """Equal for two trainings that take the same steps."""
     what = {
         "params": dataclasses.asdict(params),
-        "functions": [settings.get("model_fn"), settings.get("build_network"), settings.get("code")],
+        "functions": [settings.get(name) for name in ("model_fn", "build_network", "callbacks", "code")],
         "files": [(file, tf.io.gfile.stat(file).length) for file in splits.train.files],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fingerprint(network: keras.Model) -> str:
+def _fingerprint(trained: EstimatorModel) -> str:
     digest = hashlib.sha256()
-    for weights in network.get_weights():
+    for weights in trained.network.get_weights():
         digest.update(weights.tobytes())
     return digest.hexdigest()

@@ -14,11 +14,13 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from trainer import batches, features, model
+from trainer import batches, features
 from trainer.callbacks.progress import Progress
+from trainer.estimator import RunConfig
 from trainer.fit import EVAL_BATCH, Splits
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
+from trainer.user_functions import UserFunctions
 
 OBJECTIVE = "val_accuracy"
 TRIALS = 10
@@ -44,7 +46,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     )
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
     tuner = keras_tuner.BayesianOptimization(
-        _Recipe(base, splits, image_shape, num_classes(fn_args.schema_path)),
+        _Recipe(UserFunctions.load(settings), base, splits, image_shape, num_classes(fn_args.schema_path)),
         objective=keras_tuner.Objective(OBJECTIVE, direction="max"),
         max_trials=settings.get("trials", TRIALS),
         seed=base.seed,
@@ -91,16 +93,33 @@ class _Recipe(keras_tuner.HyperModel):
     """Trains one trial."""
 
     def __init__(
-        self, base: Params, splits: Splits, image_shape: features.ImageShape, classes: int
+        self,
+        functions: UserFunctions,
+        base: Params,
+        splits: Splits,
+        image_shape: features.ImageShape,
+        classes: int,
     ) -> None:
         super().__init__(name="recipe")
+        self._functions = functions
         self._base, self._splits = base, splits
         self._image_shape, self._classes = image_shape, classes
 
     def build(self, space: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of a trial."""
         params = self._params(space)
-        return model.build_model(params, self._image_shape, self._classes, self._steps(params))
+        made, traced = self._functions.build(
+            params,
+            self._image_shape,
+            self._classes,
+            self._steps(params),
+            RunConfig(tf_random_seed=params.seed),
+        )
+        if "accuracy" not in (*traced.values, *traced.running):
+            raise ValueError(
+                "a search goes by the metric 'accuracy', which the model function does not report"
+            )
+        return made
 
     def fit(
         self, space: keras_tuner.HyperParameters, trained: keras.Model, **kwargs: Any

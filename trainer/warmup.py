@@ -7,38 +7,59 @@ is not served.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from trainer import features
+from trainer.export_outputs import ClassificationOutput, ExportedAs, PredictOutput
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 32)  # images: one person's request, and what a server gathers under load
 
 
-def write(model_dir: str, shape: features.ImageShape) -> None:
-    """Write a TFRecord of PredictionLog: a Predict request for each signature and size of batch.
-
-    Classify and Regress have no part in it: TF Serving takes them only by signatures made for them.
+def write(
+    model_dir: str, shape: features.ImageShape, exports: Mapping[str, ExportedAs] | None = None
+) -> None:
+    """Write a TFRecord of PredictionLog: a request for each signature and size of batch.
 
     Args:
         model_dir: folder of the SavedModel.
         shape: of the images that the model takes.
+        exports: signatures out of the model function's `export_outputs`, by name.
     """
     path = f"{model_dir}/{WARMUP_FILE}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.TFRecordWriter(path) as writer:
         for count in BATCHES:
-            for signature, (name, tensor) in _inputs(count, shape).items():
-                request = predict_pb2.PredictRequest(
-                    model_spec=model_pb2.ModelSpec(signature_name=signature)
-                )
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
-                log = prediction_log_pb2.PredictionLog(
-                    predict_log=prediction_log_pb2.PredictLog(request=request)
-                )
+            for log in _logs(count, shape, exports or {}):
                 writer.write(log.SerializeToString())
+
+
+def _logs(
+    count: int, shape: features.ImageShape, exports: Mapping[str, ExportedAs]
+) -> Iterator[prediction_log_pb2.PredictionLog]:
+    inputs = _inputs(count, shape)
+    _, examples = inputs[features.SIGNATURE_EXAMPLES]
+    for signature, exported in exports.items():
+        if exported.method == PredictOutput.method:
+            inputs[signature] = (exported.input_name, examples)
+    for signature, (name, tensor) in inputs.items():
+        log = prediction_log_pb2.PredictionLog()
+        log.predict_log.request.model_spec.signature_name = signature
+        log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
+        yield log
+    for signature, exported in exports.items():
+        if exported.method == PredictOutput.method:
+            continue
+        log = prediction_log_pb2.PredictionLog()
+        of_kind = log.classify_log if exported.method == ClassificationOutput.method else log.regress_log
+        of_kind.request.model_spec.signature_name = signature
+        for example in examples:
+            of_kind.request.input.example_list.examples.add().MergeFromString(example)
+        yield log
 
 
 def _inputs(count: int, shape: features.ImageShape) -> dict[str, tuple[str, np.ndarray]]:

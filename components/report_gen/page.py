@@ -86,15 +86,17 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def training_curves(history: dict[str, list[float]]) -> list[Markup]:
-    """A chart of the loss and one of the accuracy, by epoch; the validation split may come in seldom.
+    """A chart for the loss and each metric, by epoch; the validation split may come in seldom.
 
     Args:
-        history: Keras's: a list of values for each of loss, accuracy, val_loss and val_accuracy.
+        history: Keras's: lists of values, those of the validation split under `val_` and the name.
     """
     charts = []
-    for metric, write in (("loss", "{:.3g}".format), ("accuracy", lambda v: percent(v, 1))):
+    epochs = len(history.get("loss", ()))
+    for metric in dict.fromkeys(name.removeprefix("val_") for name in history):
+        write = (lambda v: percent(v, 1)) if metric == "accuracy" else "{:.3g}".format
         lines = [
-            chart.Series(name, by_epoch(values, len(history[metric])), colour)
+            chart.Series(name, by_epoch(values, epochs), colour)
             for name, colour, values in (
                 ("train", 1, history.get(metric, [])),
                 ("validation", 2, history.get(f"val_{metric}", [])),
@@ -103,7 +105,6 @@ def training_curves(history: dict[str, list[float]]) -> list[Markup]:
         ]
         if lines:
             values = [y for line in lines for _, y in line.points]
-            epochs = len(history[metric])
             charts.append(
                 chart.draw(
                     f"{metric.capitalize()} by epoch",

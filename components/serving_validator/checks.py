@@ -166,7 +166,8 @@ def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
     try:
         for record in tf.data.TFRecordDataset(str(path)):
             log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-            cold.discard(log.predict_log.request.model_spec.signature_name)
+            kind = log.WhichOneof("log_type") or "predict_log"
+            cold.discard(getattr(log, kind).request.model_spec.signature_name)
             count += 1
     except Exception as error:
         if classifier.is_fault_of_machine(error):

@@ -79,8 +79,8 @@ class RunView:
         if not progress:
             return
         text = (
-            f"step {progress['step']:,} of {progress['steps']:,} · loss {progress['loss']:.3f} · "
-            f"accuracy {progress['accuracy']:.4f}"
+            f"step {progress['step']:,} of {progress['steps']:,} · loss {progress['loss']:.3f}"
+            + "".join(f" · {name} {value:.4f}" for name, value in progress["metrics"].items())
         )
         if progress["images_per_s"]:  # not before the second step
             text += f" · {progress['images_per_s']:,.0f} images/s"

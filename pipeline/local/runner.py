@@ -46,7 +46,7 @@ class Observer(Protocol):
         """A node begins."""
 
     def progressed(self, progress: dict[str, Any]) -> None:
-        """The Trainer has come further: step, steps, loss, accuracy, images_per_s."""
+        """The Trainer has come further: step, steps, loss, metrics, images_per_s."""
 
     def finished(self, node: str, state: NodeState, seconds: float) -> None:
         """A node ended in one of the final states."""

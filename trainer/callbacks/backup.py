@@ -58,7 +58,7 @@ class Backup(keras.callbacks.Callback):
         """Restore."""
         if self._checkpoint is None:
             return
-        variables = self._variables()
+        variables = self.model.state()
         arrays = self._checkpoint.arrays
         for variable, value in zip(variables, arrays[: len(variables)], strict=True):
             variable.assign(value)
@@ -67,7 +67,11 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Save, if it is time; one process knows that by itself."""
-        if devices.worker_count() == 1 and not self.model.steps_done and self._store.due():
+        if (
+            devices.worker_count() == 1
+            and not self.model.steps_done
+            and self._store.due(self._progress.step)
+        ):
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
@@ -78,9 +82,6 @@ class Backup(keras.callbacks.Callback):
     def _save(self) -> None:
         measured = {"history": self.history, "seconds": self.seconds, "selection": self._best.state}
         # Reading a variable of several workers takes all of them.
-        arrays = [np.asarray(variable) for variable in self._variables()]
+        arrays = [np.asarray(variable) for variable in self.model.state()]
         if devices.is_chief():
             self._store.save(self._progress.step, [*arrays, *self._best.weights], measured)
-
-    def _variables(self) -> list[keras.Variable]:
-        return [*self.model.network.variables, *self.model.optimizer.variables]

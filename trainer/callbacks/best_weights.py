@@ -41,12 +41,14 @@ class BestWeights(keras.callbacks.Callback):
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compare; here, because averaged weights are in place for the evaluation alone."""
-        accuracy = float((logs or {})["accuracy"])
         if self.model.confusion is not None:
             # Several workers add up their counts here, so that all of them must come by.
             self.confusion = self.model.confusion.result().numpy()
-        if accuracy > self.accuracy:
-            self.accuracy, self._since_best = accuracy, 0
+        accuracy = (logs or {}).get("accuracy")
+        if accuracy is None:
+            return  # not every model function reports it; trainer.train refuses keep=best without it
+        if float(accuracy) > self.accuracy:
+            self.accuracy, self._since_best = float(accuracy), 0
             if self._keep_best:
                 self.weights = self.model.network.get_weights()
         else:

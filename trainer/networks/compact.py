@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from trainer.networks.layers import normalized
+from trainer.networks.layers import Dropout, normalized
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
@@ -20,4 +20,4 @@ def build(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
     x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
     x = keras.layers.Dense(128, use_bias=False, dtype=dtype, name="dense")(x)
     x = normalized(x, dtype, block=3)
-    return keras.layers.Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)
+    return Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keras
 
-from trainer.networks.layers import normalized
+from trainer.networks.layers import Dropout, normalized
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
@@ -23,8 +23,6 @@ def build(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
         )
         x = normalized(convolution(x), dtype, block)
         if strides > 1:
-            x = keras.layers.Dropout(
-                params.dropout, seed=params.seed + block, dtype=dtype, name=f"dropout{block}"
-            )(x)
+            x = Dropout(params.dropout, seed=params.seed + block, dtype=dtype, name=f"dropout{block}")(x)
     x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-    return keras.layers.Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)
+    return Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from trainer.networks.layers import Dropout
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
@@ -18,4 +19,4 @@ def build(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
         x = keras.layers.MaxPooling2D(2, strides=2, dtype=dtype, name=f"pool{block}")(x)
     x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
     x = keras.layers.Dense(1024, activation="relu", dtype=dtype, name="dense")(x)
-    return keras.layers.Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)
+    return Dropout(params.dropout, seed=params.seed, dtype=dtype, name="dropout")(x)

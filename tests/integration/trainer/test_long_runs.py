@@ -80,7 +80,7 @@ def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> di
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     digits: Dataset, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    killed = arguments(digits, tmp_path / "7", {"checkpoint_every_s": 0.0})
+    killed = arguments(digits, tmp_path / "7", {"run_config": {"save_checkpoints_secs": 0.0}})
     checkpoint = Path(killed["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
     process = start(killed, tmp_path)
     deadline = time.monotonic() + 120
@@ -107,8 +107,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
 
 
 def test_the_checkpoint_of_another_training_is_left_alone(digits: Dataset, tmp_path: Path) -> None:
-    short = {**RECIPE, "train_steps": 12, "checkpoint_every_s": 0.0}
-    other = arguments(digits, tmp_path / "1", {"checkpoint_every_s": 0.0}, train_steps=200)
+    short = {**RECIPE, "train_steps": 12}
+    other = arguments(
+        digits, tmp_path / "1", {"run_config": {"save_checkpoints_secs": 0.0}}, train_steps=200
+    )
     process = start(other, tmp_path)
     checkpoint = Path(other["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
     while not checkpoint.exists() and process.poll() is None:

@@ -51,9 +51,10 @@ def test_learns_exports_and_reports(
         "epoch",
         "epochs",
         "loss",
-        "accuracy",
+        "metrics",
         "images_per_s",
     }
+    assert set(progress[-1]["metrics"]) == {"accuracy"}
     assert (progress[-1]["step"], progress[-1]["steps"]) == (60, 60)
     assert (progress[-1]["epoch"], progress[-1]["epochs"]) == (8, 8)
     device = [r.getMessage() for r in caplog.records if "training on" in r.getMessage()]

@@ -24,9 +24,14 @@ def test_training_leaves_requests_that_the_model_answers(stripes: Dataset, tmp_p
     ]
     asked = set()
     for log in logs:
-        assert log.WhichOneof("log_type") == "predict_log"
-        request = log.predict_log.request
-        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        kind = log.WhichOneof("log_type")
+        request = getattr(log, kind).request
+        assert (kind == "classify_log") == (request.model_spec.signature_name == "classify")
+        if kind == "classify_log":
+            examples = request.input.example_list.examples
+            inputs = {"inputs": tf.constant([example.SerializeToString() for example in examples])}
+        else:
+            inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
         outputs = signatures[request.model_spec.signature_name](**inputs)
         asked.add((request.model_spec.signature_name, outputs["classes"].shape[0]))
     assert asked == {(name, count) for name in signatures for count in warmup.BATCHES}

@@ -14,6 +14,7 @@ from pipeline.config import (
     keys,
     with_settings,
 )
+from trainer.recipes import resolve
 
 
 def test_settings_are_converted_to_their_fields_types() -> None:
@@ -167,3 +168,25 @@ def test_dataflow_has_what_it_needs() -> None:
         "--sdk_location=container",
     ]
     assert config.beam.flags("StatisticsGen") == list(LOCAL_BEAM_ARGS)
+
+
+def test_names_of_the_users_own_are_set_like_any_other() -> None:
+    settings = [
+        "trainer.params.margin=0.5",
+        "trainer.params.name=cosine",
+        "trainer.optimizer_arguments.nesterov=false",
+        "trainer.run_config.save_checkpoints_secs=5",
+    ]
+    trainer = with_settings(PipelineConfig(), settings).trainer
+    assert trainer.overrides() == {
+        "params": {"margin": 0.5, "name": "cosine"},
+        "optimizer_arguments": {"nesterov": False},
+    }
+    assert trainer.custom_config()["run_config"] == {"save_checkpoints_secs": 5.0}
+    params = resolve("fast", **trainer.overrides())
+    assert (params["margin"], params["learning_rate"], params["name"]) == (0.5, 0.01, "cosine")
+    assert "margin" in params
+    with pytest.raises(ConfigError, match=r"unknown setting 'trainer\.run_config\.margin'"):
+        with_settings(PipelineConfig(), ["trainer.run_config.margin=1"])
+    with pytest.raises(ValueError, match="params: dropout is a field of its own"):
+        resolve("fast", params={"dropout": 0.5})

@@ -1,201 +1,119 @@
-"""EstimatorSpec's contract, and the Keras model that runs a model_fn."""
+"""EstimatorSpec beside the real tf.estimator's: each argument set, as recorded (see tests/oracle)."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.estimator import EstimatorModel, EstimatorSpec, ModeKeys, minimize
+from tests.oracle import cases
+from trainer.estimator import EstimatorSpec, LoggingTensorHook, ModeKeys
+from trainer.export_outputs import ClassificationOutput, PredictOutput, RegressionOutput
+from trainer.model_function import ModelFunction
 
-LOSS = tf.constant(1.0)
-PREDICTIONS = {"classes": tf.constant([1])}
+RECORDED = json.loads((Path(cases.__file__).parent / "estimator_oracle.json").read_text())
+OURS = cases.outcomes(
+    SimpleNamespace(
+        tf=tf.compat.v1,
+        EstimatorSpec=EstimatorSpec,
+        PredictOutput=PredictOutput,
+        ClassificationOutput=ClassificationOutput,
+        RegressionOutput=RegressionOutput,
+    )
+)
+NO_SESSION = (
+    "All hooks must be keras.callbacks.Callback or trainer.estimator.LoggingTensorHook instances (a "
+    "SessionRunHook needs a session), given: 3"
+)
+# Where ours is another on purpose: there are no sessions, and a mode that nobody calls for is a mistake.
+DIFFERENT = {
+    "a hook that is a number": {"error": "TypeError", "message": NO_SESSION},
+    "an evaluation hook that is a number": {"error": "TypeError", "message": NO_SESSION},
+    "a prediction hook that is a number": {"error": "TypeError", "message": NO_SESSION},
+    "a scaffold that is a number": {
+        "error": "TypeError",
+        "message": "scaffold sets up a session, and there is none: leave it out, given: 3",
+    },
+    "an unknown mode": {"error": "ValueError", "message": "Invalid mode: 'test'."},
+}
 
 
-def do_nothing(optimizer: keras.optimizers.Optimizer) -> None:
-    del optimizer
+def test_the_record_is_of_these_cases() -> None:
+    assert set(RECORDED["specs"]) == set(OURS)
+    assert len(OURS) >= 40
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_spec_is_what_the_real_one_is(name: str) -> None:
+    assert OURS[name] == DIFFERENT.get(name, RECORDED["specs"][name])
+
+
+@pytest.mark.parametrize("name", sorted(DIFFERENT))
+def test_what_is_another_is_not_the_same(name: str) -> None:
+    assert RECORDED["specs"][name] != DIFFERENT[name]
 
 
 def test_modes_have_the_values_of_tf_estimator() -> None:
     assert (ModeKeys.TRAIN, ModeKeys.EVAL, ModeKeys.PREDICT) == ("train", "eval", "infer")
 
 
-@pytest.mark.parametrize(
-    ("fields", "error", "message"),
-    [
-        ({"mode": "train", "train_op": do_nothing}, ValueError, "Missing loss."),
-        ({"mode": "eval"}, ValueError, "Missing loss."),
-        ({"mode": "train", "loss": LOSS}, ValueError, "Missing train_op."),
-        ({"mode": "infer"}, ValueError, "Missing predictions."),
-        ({"mode": "test"}, ValueError, "Invalid mode: 'test'."),
-        ({"mode": "eval", "loss": tf.constant([1.0, 2.0])}, ValueError, "Loss must be scalar, given: "),
-        ({"mode": "eval", "loss": 1.0}, TypeError, "loss must be Tensor, given: 1.0"),
-        ({"mode": "train", "loss": LOSS, "train_op": 3}, TypeError, "train_op must be callable, given: 3"),
-        (
-            {"mode": "infer", "predictions": {"a": 1}},
-            TypeError,
-            r"predictions\[a\] must be Tensor, given: 1",
-        ),
-        (
-            {"mode": "eval", "loss": LOSS, "eval_metric_ops": [LOSS]},
-            TypeError,
-            "eval_metric_ops must be a dict, given: ",
-        ),
-    ],
-)
-def test_a_wrong_spec_is_refused(fields: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        EstimatorSpec(**fields)
+def test_what_only_ours_takes() -> None:
+    values = tf.constant([0.0, 1.0])
+    hook = LoggingTensorHook({"loss": tf.constant(1.0)}, every_n_iter=2)
 
+    def train_op(optimizer: Any) -> None:
+        del optimizer
 
-def test_predict_exports_its_predictions_by_default() -> None:
-    assert EstimatorSpec(ModeKeys.PREDICT, PREDICTIONS).export_outputs == {"serving_default": PREDICTIONS}
-    assert EstimatorSpec(ModeKeys.EVAL, PREDICTIONS, LOSS).export_outputs is None
-
-
-def linear_network() -> keras.Model:
-    inputs = keras.Input((2,))
-    return keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones")(inputs))
-
-
-def linear_model_fn(
-    features: Mapping[str, tf.Tensor],
-    labels: tf.Tensor | None,
-    mode: str,
-    params: Any,
-    network: keras.Model,
-) -> EstimatorSpec:
-    """Linear regression: a model_fn that has nothing to do with images."""
-    with tf.GradientTape() as tape:
-        outputs = network(features["x"])[:, 0]
-        if mode == ModeKeys.PREDICT:
-            return EstimatorSpec(mode, {"y": outputs})
-        loss = tf.reduce_mean((outputs - labels) ** 2)
-    return EstimatorSpec(
-        mode,
-        {"y": outputs},
-        loss,
-        minimize(tape, loss, network.trainable_variables),
-        {"error": tf.abs(outputs - labels)} if params == "report" else {},
+    spec = EstimatorSpec(
+        "train",
+        loss=tf.constant(1.0),
+        train_op=train_op,
+        eval_metric_ops={"accuracy": values, "auc": keras.metrics.AUC()},
+        training_hooks=[hook, keras.callbacks.TerminateOnNaN()],
     )
+    assert list(spec.eval_metric_ops) == ["accuracy", "auc"]
+    assert spec.training_hooks is not None
+    assert hook in spec.training_hooks
+    with pytest.raises(ValueError, match=r"shows scalar tensors; 'x' is"):
+        LoggingTensorHook({"x": values}, every_n_iter=2)
 
 
-ROWS = {"x": np.array([[1.0, 2.0], [3.0, -1.0], [0.0, 1.0]], np.float32)}
-TARGETS = np.array([1.0, 0.0, 2.0], np.float32)
+def _without_features(labels: Any, mode: str) -> None:
+    del labels, mode
 
 
-def linear(params: str = "", dtype: str = "float32", **kwargs: Any) -> EstimatorModel:
-    model = EstimatorModel(linear_model_fn, linear_network(), params, dtype=dtype, **kwargs)
-    model.compile(optimizer=keras.optimizers.SGD(0.1))
-    return model
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_one_step_is_gradient_descent_in_any_precision(dtype: str) -> None:
-    model = linear(dtype=dtype, metric_names=())
-
-    model.fit(ROWS, TARGETS, batch_size=3, epochs=1, verbose=0)
-
-    errors = ROWS["x"].sum(axis=1) - TARGETS
-    gradient = 2 / 3 * ROWS["x"].T @ errors
-    np.testing.assert_allclose(model.network.get_weights()[0][:, 0], 1 - 0.1 * gradient, rtol=1e-5)
-    wrapped = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert wrapped == (dtype == "mixed_float16")
-
-
-def test_metrics_are_means_over_examples() -> None:
-    model = linear("report", metric_names=("error",))
-
-    measured = model.evaluate(ROWS, TARGETS, batch_size=2, verbose=0, return_dict=True)
-
-    errors = ROWS["x"].sum(axis=1) - TARGETS
-    assert measured == pytest.approx({"loss": np.mean(errors**2), "error": np.mean(np.abs(errors))})
-
-
-def test_an_undeclared_metric_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"eval_metric_ops has \['error'\], metric_names has \['accuracy'\]"
-    ):
-        linear("report").evaluate(ROWS, TARGETS, verbose=0)
-
-
-def test_each_mode_is_traced_once() -> None:
-    calls: Counter[str] = Counter()
-
-    def counting(*args: Any) -> EstimatorSpec:
-        calls[args[2]] += 1
-        return linear_model_fn(*args)
-
-    model = EstimatorModel(counting, linear_network(), "", metric_names=())
-    model.compile(optimizer=keras.optimizers.SGD(0.1))
-    # Three rows in batches of two: the last batch is smaller. (Keras takes the batches to predict on out of
-    # the data set before its step, which it traces again where their sizes differ.)
-    batches = tf.data.Dataset.from_tensor_slices((ROWS, TARGETS)).batch(2)
-    whole = batches.unbatch().batch(3)
-
-    model.fit(batches, epochs=3, validation_data=batches, verbose=0)
-    model.evaluate(batches, verbose=0)
-    model.predict(whole, verbose=0)
-    model.predict(whole, verbose=0)
-
-    assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}
+def _with_another(features: Any, session: Any) -> None:
+    del features, session
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (lambda *_: None, "model_fn should return an EstimatorSpec."),
-        (
-            lambda *_: EstimatorSpec(ModeKeys.PREDICT, PREDICTIONS),
-            "called in mode 'eval' and returned a spec",
-        ),
-    ],
+    ("function", "recorded", "argument"),
+    [(_without_features, "without features", ""), (_with_another, "with another", "['session']")],
 )
-def test_what_a_model_fn_returns_is_checked(wrong: Callable[..., Any], message: str) -> None:
-    model = EstimatorModel(wrong, linear_network(), "")
-    model.compile(optimizer="sgd")
-
-    with pytest.raises(ValueError, match=message):
-        model.evaluate(ROWS, TARGETS, verbose=0)
-
-
-REPLICAS = """
-import sys
-import keras, numpy as np, tensorflow as tf
-count = int(sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-from tests.unit.trainer import test_estimator as case
-devices = [f"CPU:{i}" for i in range(count)]
-with (tf.distribute.MirroredStrategy(devices) if count > 1 else tf.distribute.get_strategy()).scope():
-    model = case.linear("report", metric_names=("error",))
-rows = {"x": np.arange(16, dtype=np.float32).reshape(8, 2) / 16}
-targets = np.arange(8, dtype=np.float32)
-logs = model.fit(rows, targets, batch_size=4, epochs=2, shuffle=False, verbose=0).history
-print("RESULT", *model.network.get_weights()[0].ravel(), logs["loss"][-1], logs["error"][-1])
-"""
+def test_arguments_are_refused_in_the_real_ones_words(function: Any, recorded: str, argument: str) -> None:
+    words = RECORDED["model_fn"][recorded].partition(") ")[2]
+    with pytest.raises(ValueError, match=r"^model_fn \(tests\.unit\.") as caught:
+        ModelFunction(function)
+    assert str(caught.value).endswith(words.replace("['network']", argument))
 
 
-def test_two_replicas_end_where_one_does() -> None:
-    """In processes of their own: logical devices must be declared before TensorFlow starts."""
-    results = [
-        next(
-            line.split()[1:]
-            for line in subprocess.run(
-                [sys.executable, "-c", REPLICAS, count], check=True, capture_output=True, text=True
-            ).stdout.splitlines()
-            if line.startswith("RESULT")
-        )
-        for count in ("1", "2")
-    ]
+def test_arguments_are_given_by_name_and_params_as_a_copy() -> None:
+    seen: dict[str, Any] = {}
+    x, labels = {"image": tf.zeros([1])}, tf.ones([1])
 
-    np.testing.assert_allclose(
-        np.array(results[0], np.float64), np.array(results[1], np.float64), rtol=1e-5
-    )
+    def model_fn(params: Any, features: Any, mode: str, config: Any) -> EstimatorSpec:
+        seen.update(features=features, mode=mode, config=config)
+        params["own"].append(3)
+        return EstimatorSpec(mode, predictions=features)
+
+    given = {"own": [1, 2]}
+    spec = ModelFunction(model_fn)(x, labels, ModeKeys.PREDICT, given)
+    assert spec.predictions == x
+    assert (seen["features"], seen["mode"]) == (x, "infer")
+    assert seen["config"].is_chief
+    assert given == {"own": [1, 2]}

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from trainer import features, model
-from trainer.estimator import EstimatorModel, ModeKeys
+from trainer.estimator import ModeKeys
+from trainer.estimator_model import EstimatorModel
 from trainer.recipes import RECIPES, Params, resolve
 
 SHAPE = features.DEFAULT_IMAGE_SHAPE
@@ -184,11 +185,13 @@ def test_a_seed_makes_training_reproducible() -> None:
 def test_each_mode_of_a_recipe_is_traced_once() -> None:
     calls: Counter[str] = Counter()
 
-    def counting(*args: Any) -> Any:
-        calls[args[2]] += 1
-        return model.model_fn(*args)
+    def counting(features: Any, labels: Any, mode: str, params: Any, network: Any) -> Any:
+        calls[mode] += 1
+        return model.model_fn(features, labels, mode, params, network)
 
     trained = model.build_model(params("fast"), SHAPE, CLASSES, 10, model_fn=counting)
+    trained.trace({features.IMAGE: tf.TensorSpec(SHAPE)}, tf.TensorSpec([], tf.int64), 4)
+    calls.clear()
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)
 
     trained.fit(batches, epochs=3, validation_data=batches, verbose=0)

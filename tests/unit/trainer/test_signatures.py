@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 
 from tests.training_data import Dataset, example
 from trainer import features
-from trainer.estimator import EstimatorModel
-from trainer.model import build_model, build_network, model_fn
+from trainer.estimator import RunConfig
+from trainer.estimator_model import EstimatorModel
+from trainer.model import build_model
 from trainer.recipes import resolve
 from trainer.signatures import export
+from trainer.user_functions import UserFunctions
 
 # A bfloat16 has 8 bits of mantissa, so each product is off by up to 2^-9; logits of a trained network are
 # about ten, and their errors average out.
@@ -45,12 +47,12 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     params = resolve("fast", precision="mixed_bfloat16", batch_size=50)
-    model = build_model(params, (28, 28, 1), 10, steps=120)
+    model = build_model(params, features.DEFAULT_IMAGE_SHAPE, 10, steps=120)
     model.fit(scaled(digits), digits.labels, batch_size=50, epochs=15, verbose=0)
-    network = build_network(resolve("fast", precision="float32"), (28, 28, 1), 10)
-    network.set_weights(model.network.get_weights())
+    shape = features.DEFAULT_IMAGE_SHAPE
+    exact = UserFunctions().in_float32(model, params, shape, 10, RunConfig())
     folder = tmp_path_factory.mktemp("model")
-    export(str(folder), network, params, digits.transform, model_fn)
+    export(str(folder), exact, shape, digits.transform)
     return Trained(model, folder, tf.saved_model.load(str(folder)))
 
 
@@ -63,21 +65,38 @@ def scaled(digits: Dataset) -> dict[str, np.ndarray]:
     return {features.IMAGE: digits.images[..., np.newaxis].astype(np.float32) / 255}
 
 
-def test_there_are_three_with_these_inputs_and_outputs(signatures: dict[str, Any]) -> None:
+def test_there_are_four_with_these_inputs_and_outputs(signatures: dict[str, Any]) -> None:
     inputs = {name: function.structured_input_signature[1] for name, function in signatures.items()}
 
     assert inputs == {
         "serving_default": {"image_bytes": tf.TensorSpec([None], tf.string, "image_bytes")},
         "pixels": {"image": tf.TensorSpec([None, 28, 28], tf.uint8, "image")},
         "examples": {"examples": tf.TensorSpec([None], tf.string, "examples")},
+        "classify": {"inputs": tf.TensorSpec([None], tf.string, "inputs")},
     }
-    for function in signatures.values():
+    for name, function in signatures.items():
         outputs = {k: (v.dtype, v.shape.as_list()) for k, v in function.structured_outputs.items()}
+        if name == "classify":
+            assert outputs == {"classes": (tf.string, [None, 10]), "scores": (tf.float32, [None, 10])}
+            continue
         assert outputs == {
             "classes": (tf.int64, [None]),
             "probabilities": (tf.float32, [None, 10]),
             "logits": (tf.float32, [None, 10]),
         }
+
+
+def test_classify_has_the_method_name_that_tf_serving_wants(
+    trained: Trained, digits: Dataset, signatures: dict[str, Any]
+) -> None:
+    saved = saved_model_pb2.SavedModel.FromString((trained.folder / "saved_model.pb").read_bytes())
+    defs = saved.meta_graphs[0].signature_def
+    methods = {name: defs[name].method_name.rpartition("/")[2] for name in signatures}
+    assert methods == {**dict.fromkeys(signatures, "predict"), "classify": "classify"}
+    serialized = tf.constant([example(digits.images[0].tobytes(), 3)])
+    answer, other = signatures["classify"](serialized), signatures["examples"](serialized)
+    assert answer["classes"].numpy().tolist() == [[str(digit).encode() for digit in range(10)]]
+    np.testing.assert_array_equal(answer["scores"], other["probabilities"])
 
 
 def test_they_agree_with_each_other(digits: Dataset, signatures: dict[str, Any]) -> None:

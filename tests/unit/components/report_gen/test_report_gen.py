@@ -102,6 +102,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
         "images_per_s": 5000.0,
         "precision": "float32",
         "validation_accuracy": 0.8,
+        "validation_metrics": {"loss": 0.5, "accuracy": 0.8, "auc": 0.875, "global_step": 7},
         "history": HISTORY,
         "params": dataclasses.asdict(recipes.resolve("fast")),
         "weights_sha256": "0" * 64,

@@ -28,6 +28,7 @@ from components.shared import classifier
 from serving.client import Client
 from serving.protocol.errors import Code, ServingError
 from trainer import features, warmup
+from trainer.features import ImageShape
 
 CLASSES = 10
 
@@ -83,7 +84,7 @@ class Candidate(tf.Module):
                 for name, (function, spec) in specs.items()
             },
         )
-        warmup.write(str(folder), 28, 28)
+        warmup.write(str(folder), ImageShape(28, 28))
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +211,7 @@ def test_a_model_that_fails_its_own_warmup_is_refused(
     validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
 ) -> None:
     Candidate().save(model_dir(tmp_path))
-    warmup.write(str(model_dir(tmp_path)), 27, 28)
+    warmup.write(str(model_dir(tmp_path)), ImageShape(27, 28))
     assert "the server cannot load the model" in reason(validate())
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pipeline.cli.console import RunView
 
-PROGRESS = {"step": 50, "steps": 200, "loss": 0.5, "accuracy": 0.875, "images_per_s": 1234.0}
+PROGRESS = {"step": 50, "steps": 200, "loss": 0.5, "metrics": {"accuracy": 0.875}, "images_per_s": 1234.0}
 
 
 class Terminal(io.StringIO):

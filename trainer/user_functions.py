@@ -1,0 +1,166 @@
+"""The functions that a run is made of: trainer.model's, or the user's, by dotted path."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer import dotted_path, features, model
+from trainer.estimator import RunConfig
+from trainer.estimator_model import EstimatorModel, Traced
+from trainer.features import ImageShape
+from trainer.model_function import ModelFunction
+from trainer.optimizers import build_optimizer
+from trainer.recipes import Params
+
+_OUR_METRICS = ("accuracy",)
+# What the Evaluator, the report and `mnist query` read.
+_NEEDED = (features.CLASSES, features.PROBABILITIES)
+
+
+@dataclass(frozen=True)
+class UserFunctions:
+    """What makes a model, and what looks on while it is trained.
+
+    Attributes:
+        model_fn: the model function.
+        build_network: makes the layers for it.
+        make_callbacks: a function of (params, config) that returns Keras callbacks; None: there are none.
+    """
+
+    model_fn: Callable[..., Any] = model.model_fn
+    build_network: Callable[..., keras.Model] = model.build_network
+    make_callbacks: Callable[..., Sequence[keras.callbacks.Callback]] | None = None
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> UserFunctions:
+        """Import what `model_fn`, `build_network` and `callbacks` name, where they are set.
+
+        Raises:
+            ValueError: one line that says what is wrong with a path or with a function's arguments.
+        """
+        names = {"model_fn": "model_fn", "build_network": "build_network", "callbacks": "make_callbacks"}
+        found = cls(
+            **{
+                field: dotted_path.load(settings[name], f"trainer.{name}")
+                for name, field in names.items()
+                if settings.get(name)
+            }
+        )
+        ModelFunction(found.model_fn)
+        return found
+
+    @property
+    def own(self) -> bool:
+        """Whether a model is made by functions that this project does not know."""
+        return (self.model_fn, self.build_network) != (model.model_fn, model.build_network)
+
+    def build(
+        self, params: Params, shape: ImageShape, num_classes: int, steps: int, config: RunConfig
+    ) -> tuple[EstimatorModel, Traced]:
+        """A compiled model, and what its function says; a function of the user's is traced for that.
+
+        Raises:
+            ValueError: one line that says what is wrong with the function, and in which line of it.
+        """
+        if not self.own:
+            made = model.build_model(params, shape, num_classes, steps, config=config)
+            return made, Traced(values=_OUR_METRICS)
+        name = f"model_fn ({ModelFunction(self.model_fn).__name__})"
+        try:
+            made = model.build_model(
+                params, shape, num_classes, steps, self.model_fn, self.build_network, config
+            )
+            traced = made.trace(
+                {features.IMAGE: tf.TensorSpec(shape, tf.float32)},
+                tf.TensorSpec([], tf.int64),
+                params.batch_size,
+            )
+        except Exception as error:
+            raise ValueError(f"{name}: {_in_one_line(error)}") from error
+        reported = (*traced.values, *traced.running)
+        if (params.keep == "best" or params.patience) and "accuracy" not in reported:
+            raise ValueError(
+                f"{name}: trainer.keep=best and trainer.patience go by the metric 'accuracy', and "
+                f"eval_metric_ops has {list(reported)}"
+            )
+        return made, traced
+
+    def callbacks(
+        self, params: Params, config: RunConfig, traced: Traced
+    ) -> list[keras.callbacks.Callback]:
+        """The user's: those of `trainer.callbacks`, and those that the model function returned as hooks.
+
+        Raises:
+            ValueError: where `trainer.callbacks` returned something else.
+        """
+        made = list(self.make_callbacks(params, config)) if self.make_callbacks else []
+        for callback in made:
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise ValueError(f"trainer.callbacks: this is no keras.callbacks.Callback: {callback}")
+        return [*made, *traced.callbacks, *(traced.chief_callbacks if config.is_chief else ())]
+
+    def in_float32(
+        self,
+        trained: EstimatorModel,
+        params: Params,
+        shape: ImageShape,
+        num_classes: int,
+        config: RunConfig,
+    ) -> EstimatorModel:
+        """The model to export: the trained weights in layers that compute in float32."""
+        if trained.given_network is None:
+            return trained
+        network = self.build_network(dataclasses.replace(params, precision="float32"), shape, num_classes)
+        network.set_weights(trained.given_network.get_weights())
+        exact = EstimatorModel(ModelFunction(self.model_fn), network, params, config=config)
+        exact.graph_variables = trained.graph_variables
+        return exact
+
+
+def check(settings: Mapping[str, Any], params: Params, shape: ImageShape, num_classes: int) -> None:
+    """Make the optimizer, and trace the user's functions, if there are any, before the first node runs.
+
+    Args:
+        settings: as trainer.train.run_fn gets them.
+        params: the recipe.
+        shape: of the images.
+        num_classes: C.
+
+    Raises:
+        ValueError: one line: what is wrong, in which mode, and in which line of the user's file.
+    """
+    functions = UserFunctions.load(settings)
+    build_optimizer(params, steps=1)
+    if not functions.own:
+        return
+    config = RunConfig(tf_random_seed=params.seed)
+    _, traced = functions.build(params, shape, num_classes, 1, config)
+    functions.callbacks(params, config, traced)
+    if missing := [name for name in _NEEDED if name not in traced.predictions]:
+        raise ValueError(
+            f"model_fn ({ModelFunction(functions.model_fn).__name__}): predictions must have "
+            f"{' and '.join(map(repr, missing))}: the Evaluator reads 'classes', int64 [N], and "
+            f"'probabilities', float32 [N, C]; there are {sorted(traced.predictions)}"
+        )
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What an exception says, and where in the user's code it came from."""
+    here = str(__file__).rpartition("/")[0]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(here) and "/site-packages/" not in frame.filename
+    ]
+    message = " ".join(str(error).split())
+    if not isinstance(error, ValueError | TypeError):
+        message = f"{type(error).__name__}: {message}"
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{message}{where}"
