@@ -24,12 +24,12 @@ from components.baseline_model.component import BaselineModel
 from components.curated_schema.component import CuratedSchema
 from components.data_gate.component import DataGate
 from components.evaluator.component import Evaluator
+from components.evaluator.tfma_files import eval_config
 from components.image_example_gen.component import ImageExampleGen
 from components.pusher.component import Pusher
 from components.report_gen.component import ReportGen
 from components.serving_validator.component import ServingValidator
 from pipeline.config import DataGateConfig, PipelineConfig
-from pipeline.evaluation import eval_config
 from pipeline.history.connection import connection_config
 from pipeline.nodes import NodeId
 from pipeline.schema import schema_text
@@ -97,12 +97,10 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         ),
     )
     report_gen = ReportGen(
-        dataset=prepared.images.outputs["result"],
         examples=example_gen.outputs["examples"],
         statistics=prepared.statistics_gen.outputs["statistics"],
         anomalies=prepared.example_validator.outputs["anomalies"],
         data_blessing=prepared.data_gate.outputs["blessing"],
-        model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         evaluation=evaluator.outputs["evaluation"],
         model_blessing=evaluator.outputs["blessing"],

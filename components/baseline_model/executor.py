@@ -11,10 +11,7 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components.shared import model_store
-
-VERSION_PROPERTY, REASON_PROPERTY = "version", "reason"
-NO_BASELINE_FILE = "NO_BASELINE"
+from components.shared import model_store, names
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +37,13 @@ class Executor(BaseExecutor):
         if chosen:
             served = chosen[-1]
             io_utils.copy_dir(str(served.folder), path_utils.serving_model_dir(result.uri))
-            result.set_string_custom_property(VERSION_PROPERTY, served.folder.name)
+            result.set_string_custom_property(names.VERSION, served.folder.name)
             logger.info("the baseline is version %d", served.number)
             return
         if version:
             raise ValueError(f"there is no version {version} in {base}")
         reason = "nothing is in production yet"
         # A store of objects knows no empty folders.
-        io_utils.write_string_file(str(Path(result.uri, NO_BASELINE_FILE)), reason)
-        result.set_string_custom_property(REASON_PROPERTY, reason)
+        io_utils.write_string_file(str(Path(result.uri, names.NO_BASELINE_FILE)), reason)
+        result.set_string_custom_property(names.REASON, reason)
         logger.info("no baseline: %s", reason)

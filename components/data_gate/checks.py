@@ -24,7 +24,7 @@ import numpy as np
 
 from components.shared import agreement, distance
 from components.shared.dataset_facts import DatasetFacts
-from components.shared.image_facts import IMAGE_FACTS, SplitFacts
+from components.shared.image_facts import IMAGE_FACTS, SplitFacts, median
 from trainer import features
 
 # A class is missing, not just absent by chance, where chance would leave it out in one of so many splits.
@@ -181,12 +181,6 @@ def _limit(apart: distance.Distance, threshold: float) -> str:
 
 def _share_of(facts: SplitFacts, label: int) -> float:
     return facts.labels[label] / sum(facts.labels) if label < len(facts.labels) else 0.0
-
-
-def median(histogram: distance.Counts) -> float:
-    """The middle of the bin that holds the median, 0 … 1, from counts in equal bins."""
-    below = np.cumsum(histogram)
-    return float((np.searchsorted(below, below[-1] / 2) + 0.5) / len(histogram))
 
 
 def _right_within(facts: DatasetFacts, split: str) -> tuple[float, int] | None:

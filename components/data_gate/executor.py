@@ -16,9 +16,8 @@ from tfx.utils import io_utils
 
 from components.data_gate import checks, schema
 from components.data_gate.checks import Anomaly, Thresholds
+from components.shared import names
 from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, survey
-
-REPORT_FILE = "data_gate.json"
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Executor(BaseExecutor):
             "allowed": [_as_json(each) for each in errors],
             "warnings": [_as_json(each) for each in warnings],
         }
-        io_utils.write_string_file(str(PurePath(blessing.uri) / REPORT_FILE), json.dumps(report))
+        io_utils.write_string_file(str(PurePath(blessing.uri) / names.DATA_GATE_FILE), json.dumps(report))
         # Last: who finds facts finds those of data that were let through.
         io_utils.write_string_file(str(PurePath(blessing.uri) / FACTS_FILE), facts.to_json())
 

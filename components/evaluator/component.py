@@ -15,6 +15,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from components.artifacts import ClassificationMetrics, Metrics
+from components.evaluator import tfma_files
 from components.evaluator.executor import Executor
 
 
@@ -40,10 +41,11 @@ class EvaluatorSpec(ComponentSpec):
 
 
 class Evaluator(BaseBeamComponent):
-    """Measures a model with TFMA, judges it by every gate, and blesses it or not.
+    """Asks a model about every example once, judges it by every gate, and blesses it or not.
 
     TFMA has a gate for none of calibration, too few examples and robustness, and none of its thresholds
-    knows an interval; so all gates are ours, and its evaluation is there for its own tools to look at.
+    knows an interval; so all gates are ours. Its files are there for its own tools to look at, written from
+    the same counts: see `tfma_files`. The answers stay beside them: see components.shared.answers.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -64,10 +66,14 @@ class Evaluator(BaseBeamComponent):
             examples: ImageExampleGen's output.
             model: the Trainer's output.
             split: the split that the verdict comes from.
-            eval_config: what TFMA measures; without thresholds.
+            eval_config: what TFMA's files hold: that of `tfma_files.eval_config`, no other.
             gates: the fields of components.evaluator.gates.Thresholds.
             baseline_model: the model in production; one that is not there is no error.
+
+        Raises:
+            tfma_files.UnknownEvalConfigError: for another eval_config.
         """
+        tfma_files.check(eval_config)
         super().__init__(
             EvaluatorSpec(
                 examples=examples,

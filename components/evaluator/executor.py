@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import time
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import apache_beam as beam
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import constants
-from tfx.components.evaluator.executor import Executor as TfxExecutor
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import io_utils
+from tfx.utils import proto_utils
 
-from components.baseline_model.executor import REASON_PROPERTY, VERSION_PROPERTY
-from components.evaluator import dashboard, gates, robustness
-from components.evaluator.answers import Classifier, Examples, UnusableModelError, read
-from components.shared import model_store
-from components.shared.verdict import VERDICT_FILE, Baseline, Robustness, Verdict
+from components.evaluator import answering, dashboard, gates, robustness, tfma_files
+from components.evaluator.answering import Job, Part
+from components.shared import answers, classifier, examples, files, measures, model_store, names
+from components.shared.classifier import Classifier, ModelError
+from components.shared.verdict import VERDICT_FILE, Robustness, Verdict
 
 MODEL, BASELINE = "model", "baseline_model"
+_PART_FILE = ".part"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """The baseline's figures, or why there are none."""
+class _InProduction:
+    """The model to compare with.
 
-    figures: Baseline | None = None
+    Attributes:
+        missing: why there is none.
+        version: its name in the push destination, or its URI.
+        folder: of its SavedModel.
+        model: loaded; held so that the workers in this process do not load it again.
+    """
+
     missing: str = ""
+    version: str = ""
+    folder: str = ""
+    model: Classifier | None = None
 
 
-class Executor(TfxExecutor):
-    """Lets TFMA write its evaluation, then measures, judges, and sets the blessing."""
+class Executor(BaseBeamExecutor):
+    """Asks the models about every example once; all that it writes follows from the answers."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -44,80 +56,136 @@ class Executor(TfxExecutor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Write `verdict.json` beside TFMA's files; a model that is refused is no error of the node.
+        """Write answers, `verdict.json` and TFMA's files; a model that is refused is no error of the node.
 
         Raises:
-            ValueError: where the split has no examples, or the model does not answer them.
+            ValueError: where the split has no examples, the model does not answer them, or another
+                eval_config is asked for.
         """
+        asked = config_pb2.EvalConfig()
+        proto_utils.json_to_proto(exec_properties["eval_config"], asked)
+        tfma_files.check(asked)
         (split,) = json.loads(exec_properties["example_splits"])
         thresholds = gates.Thresholds(**json.loads(exec_properties["gates"]))
-        examples = read(artifact_utils.get_single_instance(input_dict["examples"]), split)
+        data = artifact_utils.get_single_instance(input_dict["examples"])
         model = artifact_utils.get_single_instance(input_dict[MODEL])
         folder = model_store.find(model.uri)
         if folder is None:
             raise ValueError(f"there is no SavedModel in {model.uri}")
-        classifier = Classifier(folder)
-        answers = classifier.ask(examples)
-        baseline = _compare(input_dict.get(BASELINE, []), examples, answers)
-        corrupted = _robustness(classifier, examples, thresholds.robustness_examples)
-        verdict = Verdict(
-            model=model_store.fingerprint(folder),
-            split=split,
-            accuracy=gates.accuracy(answers.right),
-            class_accuracy=gates.class_accuracy(answers),
-            calibration_error=gates.calibration(answers),
-            log_loss=answers.log_loss,
-            confusion=answers.confusion.tolist(),
-            gates=gates.judge(thresholds, answers, baseline.figures, corrupted),
-            baseline=baseline.figures,
-            no_baseline=baseline.missing,
-            robustness=corrupted,
-        )
-        # With a baseline TFMA takes twice its time, for figures that the verdict has already.
-        alone = {key: artifacts for key, artifacts in input_dict.items() if key != BASELINE}
-        begin = time.monotonic()
-        super().Do(alone, output_dict, exec_properties)
-        logger.info("TFMA took %.1f s", time.monotonic() - begin)
+        candidate = classifier.load(
+            folder
+        )  # held, so that the workers in this process do not load it again
+        in_production = _in_production(input_dict.get(BASELINE, []))
         evaluation = artifact_utils.get_single_uri(output_dict["evaluation"])
-        io_utils.write_string_file(str(PurePath(evaluation) / VERDICT_FILE), verdict.to_json())
+
+        paths = examples.split_files(data, split)
+        size = examples.image_size(data)
+        job = Job(
+            candidate=folder,
+            baseline=in_production.folder,
+            output=evaluation,
+            files=len(paths),
+            batch=classifier.batch_size(*size),
+            sample=thresholds.robustness_examples,
+        )
+        part = self._answer(job, paths)
+        if part.refused:
+            raise ModelError(part.refused)
+        if part.tally is None:
+            raise ValueError(f"split {split} has no examples")
+        if part.baseline_refused:
+            missing = f"{in_production.version} cannot be compared with: {part.baseline_refused}"
+            logger.warning("the baseline is left out: %s", missing)
+            in_production = _InProduction(missing)
+        verdict = _judge(part, split, thresholds, folder, in_production, _robustness(candidate, part, size))
+
+        answers.write_mistakes(evaluation, part.mistakes)
+        tfma_files.write(evaluation, folder, part.tally.confusion)
+        files.write_text(Path(evaluation, VERDICT_FILE), verdict.to_json())
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), input_dict, verdict)
         dashboard.fill_metrics(artifact_utils.get_single_instance(output_dict["metrics"]), verdict)
         dashboard.fill_confusion(artifact_utils.get_single_instance(output_dict["confusion"]), verdict)
         for gate in verdict.failed:
             logger.info("not passed: %s", gate)
 
+    def _answer(self, job: Job, paths: list[str]) -> Part:
+        """Run the Beam pipeline; what came of it travels through a file, since workers may be elsewhere."""
+        begin = time.monotonic()
+        file = Path(job.output, _PART_FILE)
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                answering.run(pipeline, job, paths)
+                | "Pickle" >> beam.Map(pickle.dumps)
+                | "Hand over" >> beam.Map(lambda content: files.write_bytes(file, content))
+            )
+        part: Part = pickle.loads(file.read_bytes())
+        file.unlink()
+        count, taken = part.tally.examples if part.tally else 0, time.monotonic() - begin
+        logger.info("%d answers in %.1f s", count, taken)
+        return part
 
-def _compare(artifacts: list[Artifact], examples: Examples, candidate: gates.Answers) -> _Compared:
+
+def _in_production(artifacts: list[Artifact]) -> _InProduction:
     if not artifacts:
-        return _Compared(missing="none was given")
+        return _InProduction("none was given")
     artifact = artifact_utils.get_single_instance(artifacts)
     folder = model_store.find(artifact.uri)
     if folder is None:
-        return _Compared(
-            missing=artifact.get_string_custom_property(REASON_PROPERTY)
-            or f"there is no SavedModel in {artifact.uri}"
-        )
-    version = artifact.get_string_custom_property(VERSION_PROPERTY) or artifact.uri
+        reason = artifact.get_string_custom_property(names.REASON)
+        return _InProduction(reason or f"there is no SavedModel in {artifact.uri}")
+    version = artifact.get_string_custom_property(names.VERSION) or artifact.uri
     try:
-        answers = Classifier(folder).ask(examples)
-        if answers.classes != candidate.classes:
-            raise UnusableModelError(f"it knows {answers.classes} classes, not {candidate.classes}")
-    except UnusableModelError as error:
-        # A model of another problem is in production: nothing can be lost against it.
+        return _InProduction(version=version, folder=folder, model=classifier.load(folder))
+    except ModelError as error:
         logger.warning("the baseline %s is left out: %s", version, error)
-        return _Compared(missing=f"{version} cannot be compared with: {error}")
-    return _Compared(gates.compare(version, model_store.fingerprint(folder), answers, candidate))
+        return _InProduction(f"{version} cannot be compared with: {error}")
 
 
-def _robustness(classifier: Classifier, examples: Examples, most: int) -> tuple[Robustness, ...]:
-    """Accuracy on corrupted images, from at most so many examples that lie evenly among all."""
-    count = min(most, len(examples.labels))
-    if not count:
+def _judge(
+    part: Part,
+    split: str,
+    thresholds: gates.Thresholds,
+    folder: str,
+    in_production: _InProduction,
+    corrupted: tuple[Robustness, ...],
+) -> Verdict:
+    tally = part.tally
+    assert tally is not None
+    baseline = None
+    if tally.paired and not in_production.missing:
+        fingerprint = model_store.fingerprint(in_production.folder)
+        baseline = gates.compare(in_production.version, fingerprint, tally)
+    return Verdict(
+        model=model_store.fingerprint(folder),
+        split=split,
+        accuracy=gates.overall_accuracy(tally.confusion),
+        class_accuracy=gates.class_accuracy(tally.confusion),
+        calibration_error=gates.calibration(tally.reliability),
+        log_loss=tally.log_loss / tally.examples,
+        confusion=tally.confusion.tolist(),
+        reliability=measures.reliability(tally.reliability),
+        gates=gates.judge(thresholds, tally, baseline, corrupted),
+        baseline=baseline,
+        no_baseline=in_production.missing,
+        robustness=corrupted,
+    )
+
+
+def _robustness(candidate: Classifier, part: Part, size: tuple[int, int]) -> tuple[Robustness, ...]:
+    """Accuracy on the sample, corrupted: its size is a setting, so that this takes the same on any data."""
+    if not part.sample:
         return ()
-    chosen = np.linspace(0, len(examples.labels) - 1, count).astype(np.int64)
-    images, labels = examples.images[chosen], examples.labels[chosen]
+    some = examples.parse([record for _, record in part.sample])
+    images, good = examples.decode(some.raw, size)
+    labels = some.labels[good]
     return tuple(
-        Robustness(name, severity, gates.accuracy(classifier.ask(Examples(changed, labels)).right))
+        Robustness(
+            name,
+            severity,
+            measures.wilson(
+                int((candidate.of_images(changed).argmax(axis=1) == labels).sum()), len(labels)
+            ),
+        )
         for name, severity, changed in robustness.corrupted(images)
     )
 
@@ -138,5 +206,5 @@ def _bless(blessing: Artifact, input_dict: dict[str, list[Artifact]], verdict: V
         if verdict.blessed
         else (constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE)
     )
-    io_utils.write_string_file(str(PurePath(blessing.uri) / name), "")
+    files.write_text(Path(blessing.uri, name), "")
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)

@@ -1,18 +1,22 @@
-"""What a model must reach, and the judgement: pure functions on arrays."""
+"""What a model must reach, and the judgement: pure functions on counts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.evaluator.tally import Tally
 from components.shared import measures
-from components.shared.verdict import AT_LEAST, AT_MOST, OVERALL, Baseline, Bound, Gate, Measure, Robustness
+from components.shared.measures import Measure
+from components.shared.verdict import AT_LEAST, AT_MOST, OVERALL, Baseline, Bound, Gate, Robustness
 
-_RESAMPLES = 200
-_TINY = np.finfo(np.float32).tiny
+_RESAMPLES = 2000
+
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,60 +44,26 @@ class Thresholds:
     robustness_examples: int = 0
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of examples.
-
-    Attributes:
-        labels: int64 [N].
-        probabilities: float32 [N, C].
-    """
-
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-
-    @property
-    def classes(self) -> int:
-        """C."""
-        return self.probabilities.shape[1]
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether the answer is the label, [N]."""
-        return self.probabilities.argmax(axis=1) == self.labels
-
-    @property
-    def confusion(self) -> NDArray[np.int64]:
-        """Counts [C, C]: rows are true classes."""
-        return measures.confusion(self.labels, self.probabilities.argmax(axis=1), self.classes)
-
-    @property
-    def log_loss(self) -> float:
-        """Mean cross entropy, in nats."""
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(of_label, _TINY)).mean())
-
-    def counts(self) -> dict[int, int]:
-        """How many examples each class has."""
-        return dict(enumerate(np.bincount(self.labels, minlength=self.classes).tolist()))
+def overall_accuracy(confusion: Counts) -> Measure:
+    """Accuracy from counts [C, C]."""
+    return measures.wilson(int(confusion.trace()), int(confusion.sum()))
 
 
-def accuracy(right: NDArray[np.bool_]) -> Measure:
-    """The share that is right, with Wilson's interval."""
-    share = measures.wilson(int(right.sum()), len(right))
-    return Measure(share.value, share.low, share.high, len(right))
-
-
-def class_accuracy(answers: Answers) -> dict[int, Measure]:
-    """Accuracy of each class that there are examples of."""
+def class_accuracy(confusion: Counts) -> dict[int, Measure]:
+    """Accuracy of each class that there are examples of, from counts [C, C]."""
     return {
-        number: accuracy(answers.right[answers.labels == number])
-        for number, count in answers.counts().items()
+        number: measures.wilson(int(confusion[number, number]), count)
+        for number, count in class_counts(confusion).items()
         if count
     }
 
 
-def drop(baseline: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Measure:
+def class_counts(confusion: Counts) -> dict[int, int]:
+    """How many examples each class has."""
+    return dict(enumerate(confusion.sum(axis=1).tolist()))
+
+
+def drop(lost: int, won: int, count: int) -> Measure:
     """How much accuracy is lost, both models having seen the same examples.
 
     The interval is the normal one for the difference of paired shares, its variance estimated with one half
@@ -101,57 +71,73 @@ def drop(baseline: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Measure:
     certainty.
 
     Args:
-        baseline: where the baseline is right, [N], N > 0.
-        candidate: where the candidate is, [N].
+        lost: examples that the baseline alone has right.
+        won: examples that the candidate alone has right.
+        count: examples, more than none.
     """
-    count = len(baseline)
-    lost, won = int((baseline & ~candidate).sum()), int((candidate & ~baseline).sum())
     value = (lost - won) / count
     enlarged, padded = count + 2, (lost + 0.5, won + 0.5)
     centre = (padded[0] - padded[1]) / enlarged
-    deviation = np.sqrt(sum(padded) - (padded[0] - padded[1]) ** 2 / enlarged) / enlarged
-    half = measures.Z_95 * float(deviation)
+    deviation = math.sqrt(sum(padded) - (padded[0] - padded[1]) ** 2 / enlarged) / enlarged
+    half = measures.Z_95 * deviation
     return Measure(value, max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half)), count)
 
 
-def calibration(answers: Answers) -> Measure:
-    """Expected calibration error in ten bins, with a bootstrap interval from a fixed seed."""
-    confidence, right = answers.probabilities.max(axis=1), answers.right
-    value = measures.calibration_error(measures.reliability(confidence, right))
-    # The error is a sum over bins, so that resampling the sums' terms is all that a resampled error needs.
-    at = np.minimum((confidence * 10).astype(np.int64), 9)
-    gap = right - confidence.astype(np.float64)
-    generator, count = np.random.default_rng(0), len(right)
-    errors = []
-    for _ in range(_RESAMPLES):
-        chosen = generator.integers(count, size=count)
-        sums = np.bincount(at[chosen], gap[chosen], minlength=10)
-        errors.append(float(np.abs(sums).sum()) / count)
+def calibration(sums: NDArray[np.float64]) -> Measure:
+    """Expected calibration error, with a bootstrap interval from a fixed seed.
+
+    The error is a sum over bins of |sum of gaps|, gap being right - confidence. A resample's sums of gaps
+    are, for many examples, normal with the moments that `sums` holds: so no example need be kept, and the
+    interval is the same however the examples were spread over workers.
+
+    Args:
+        sums: of measures.reliability_sums.
+    """
+    value = measures.calibration_error(measures.reliability(sums))
+    counts, right, confidence, squares = sums.T
+    total = counts.sum()
+    gaps = right - confidence
+    deviation = np.sqrt(squares)
+    # Covariance of the sums: diag(squares) - gaps gaps' / total, as D (I - b u u')² D with u = gaps / D.
+    scaled = np.divide(gaps, deviation, out=np.zeros_like(gaps), where=deviation > 0)
+    norm = float(scaled @ scaled)
+    shrink = (1 - math.sqrt(max(0.0, 1 - norm / total))) / norm if norm else 0.0
+    noise = np.random.default_rng(0).standard_normal((_RESAMPLES, len(gaps)))
+    drawn = gaps + (noise - shrink * np.outer(noise @ scaled, scaled)) * deviation
+    errors = np.abs(drawn).sum(axis=1) / total
     low, high = np.quantile(errors, (0.025, 0.975)).tolist()
     # Resampling adds noise to every bin, which never makes the sum of distances smaller.
-    return Measure(value, min(value, low), max(value, high), count)
+    return Measure(value, min(value, low), max(value, high), int(total))
 
 
-def compare(version: str, fingerprint: str, baseline: Answers, candidate: Answers) -> Baseline:
-    """The baseline's figures, and what the candidate loses against it."""
+def compare(version: str, fingerprint: str, tally: Tally) -> Baseline:
+    """The baseline's figures, and what the candidate loses against it.
+
+    Args:
+        version: of the baseline.
+        fingerprint: of its files.
+        tally: with a paired model.
+    """
+    paired = tally.paired
+    assert paired is not None
+    counts = class_counts(tally.confusion)
     return Baseline(
         version=version,
         fingerprint=fingerprint,
-        accuracy=accuracy(baseline.right),
-        class_accuracy=class_accuracy(baseline),
-        accuracy_drop=drop(baseline.right, candidate.right),
+        accuracy=overall_accuracy(paired.confusion),
+        class_accuracy=class_accuracy(paired.confusion),
+        accuracy_drop=drop(int(paired.lost.sum()), int(paired.won.sum()), tally.examples),
         class_accuracy_drop={
-            int(number): drop(
-                baseline.right[candidate.labels == number], candidate.right[candidate.labels == number]
-            )
-            for number in np.unique(candidate.labels)
+            number: drop(int(paired.lost[number]), int(paired.won[number]), count)
+            for number, count in counts.items()
+            if count
         },
     )
 
 
 def judge(
     thresholds: Thresholds,
-    answers: Answers,
+    tally: Tally,
     baseline: Baseline | None = None,
     robustness: tuple[Robustness, ...] = (),
 ) -> tuple[Gate, ...]:
@@ -159,22 +145,22 @@ def judge(
 
     Args:
         thresholds: the gates' settings.
-        answers: the candidate's.
+        tally: the candidate's.
         baseline: the model in production, compared with the candidate.
         robustness: the candidate's accuracy on corrupted images.
     """
-    return tuple(_gates(thresholds, answers, baseline, robustness))
+    return tuple(_gates(thresholds, tally, baseline, robustness))
 
 
 def _gates(
     thresholds: Thresholds,
-    answers: Answers,
+    tally: Tally,
     baseline: Baseline | None,
     robustness: tuple[Robustness, ...],
 ) -> Iterator[Gate]:
-    counts, by_class = answers.counts(), class_accuracy(answers)
+    counts, by_class = class_counts(tally.confusion), class_accuracy(tally.confusion)
     judged = [number for number, count in counts.items() if count >= max(1, thresholds.class_examples)]
-    yield at_least("accuracy", OVERALL, "accuracy", accuracy(answers.right), thresholds.accuracy)
+    yield at_least("accuracy", OVERALL, "accuracy", overall_accuracy(tally.confusion), thresholds.accuracy)
     yield from _enough_examples(counts, thresholds.class_examples)
     for number in judged:
         measure = by_class[number]
@@ -183,7 +169,7 @@ def _gates(
         "calibration_error",
         OVERALL,
         "calibration error",
-        calibration(answers),
+        calibration(tally.reliability),
         thresholds.calibration_error,
     )
     if baseline:

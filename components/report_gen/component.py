@@ -9,7 +9,7 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import DataBlessing, Images, Report
+from components.artifacts import DataBlessing, Report
 from components.report_gen.executor import Executor
 
 
@@ -21,12 +21,10 @@ class ReportGenSpec(ComponentSpec):
         "recipe": ExecutionParameter(type=str),
     }
     INPUTS = {
-        "dataset": ChannelParameter(type=Images),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
         "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
         "data_blessing": ChannelParameter(type=DataBlessing),
-        "model": ChannelParameter(type=standard_artifacts.Model),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
@@ -48,12 +46,10 @@ class ReportGen(BaseComponent):
 
     def __init__(
         self,
-        dataset: BaseChannel,
         examples: BaseChannel,
         statistics: BaseChannel,
         anomalies: BaseChannel,
         data_blessing: BaseChannel,
-        model: BaseChannel,
         model_run: BaseChannel,
         evaluation: BaseChannel,
         model_blessing: BaseChannel,
@@ -65,14 +61,12 @@ class ReportGen(BaseComponent):
         """Declare the node.
 
         Args:
-            dataset: the IDX files; a mistake is named by its index in the test file.
             examples: ImageExampleGen's output, with the facts about the data.
             statistics: StatisticsGen's output.
             anomalies: ExampleValidator's output.
             data_blessing: DataGate's output: what it let pass.
-            model: the Trainer's model; it is asked about every test image.
             model_run: the Trainer's metrics.json.
-            evaluation: the Evaluator's output.
+            evaluation: the Evaluator's output: the verdict, and the worst mistakes.
             model_blessing: the Evaluator's verdict.
             infra_blessing: ServingValidator's.
             pushed_model: Pusher's output, which says whether anything was pushed.
@@ -81,12 +75,10 @@ class ReportGen(BaseComponent):
         """
         super().__init__(
             ReportGenSpec(
-                dataset=dataset,
                 examples=examples,
                 statistics=statistics,
                 anomalies=anomalies,
                 data_blessing=data_blessing,
-                model=model,
                 model_run=model_run,
                 evaluation=evaluation,
                 model_blessing=model_blessing,

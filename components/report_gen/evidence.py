@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,17 @@ from tfx.components.util import model_utils
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import path_utils
 
-from components.report_gen import predictions
+from components.shared import answers, examples, names
+from components.shared.answers import Mistake
+from components.shared.verdict import VERDICT_FILE, Verdict, from_json
 from trainer import features
 
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 STATISTICS_FILE = "FeatureStats.pb"  # StatisticsGen's name, one a split
 ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's, one a split
-GATE_FILE = "data_gate.json"  # DataGate's
 METRICS_FILE = "metrics.json"  # the Trainer's
-VERDICT_FILE = "verdict.json"  # the Evaluator's
+_SAMPLED = 1000  # examples that are looked at for one of each class
 
 
 @dataclass(frozen=True)
@@ -62,71 +62,94 @@ class Evidence:
         recipe: which hyper-parameters trained it.
         data: the data set.
         training: metrics.json of the Trainer.
-        verdict: verdict.json of the Evaluator, empty where it wrote none.
+        verdict: the Evaluator's, with all its figures.
+        mistakes: the worst: each with its image, uint8 [H, W].
         blessed: whether the Evaluator accepted the model.
         servable: whether a server answered with it as it should.
         served: why, or why not.
         pushed_version: the version it became, empty where it was not pushed.
-        answers: the test images and what the model says of them.
     """
 
     model_name: str
     recipe: str
     data: Data
     training: Mapping[str, Any]
-    verdict: Mapping[str, Any]
+    verdict: Verdict
+    mistakes: list[tuple[Mistake, NDArray[np.uint8]]]
     blessed: bool
     servable: bool
     served: str
     pushed_version: str
-    answers: predictions.Answers
 
     @property
     def num_classes(self) -> int:
         """As the model sees it."""
-        return self.answers.probabilities.shape[1]
+        return len(self.verdict.confusion)
 
 
 def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> Evidence:
-    """Read all artifacts, and ask the model about the test images."""
+    """Read all artifacts."""
     one = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in inputs.items()}
-    answers = predictions.ask(
-        path_utils.serving_model_path(one["model"].uri, path_utils.is_old_model_artifact(one["model"])),
-        one["dataset"].uri,
-    )
+    evaluation = one["evaluation"].uri
+    verdict = from_json(Path(evaluation, VERDICT_FILE).read_text())
     pushed = one["pushed_model"]
     return Evidence(
         model_name=model_name,
         recipe=recipe,
-        data=_data(one, answers.probabilities.shape[1]),
+        data=_data(one, len(verdict.confusion)),
         training=_json(one["model_run"], METRICS_FILE),
-        verdict=_json(one["evaluation"], VERDICT_FILE),
+        verdict=verdict,
+        mistakes=_pictured(answers.read_mistakes(evaluation), examples.image_size(one["examples"])),
         blessed=model_utils.is_model_blessed(one["model_blessing"]),
         servable=bool(one["infra_blessing"].get_int_custom_property("blessed")),
         served=one["infra_blessing"].get_string_custom_property("reason"),
         pushed_version=pushed.get_string_custom_property("pushed_version")
         if pushed.get_int_custom_property("pushed")
         else "",
-        answers=answers,
+    )
+
+
+def _pictured(mistakes: list[Mistake], size: tuple[int, int]) -> list[tuple[Mistake, NDArray[np.uint8]]]:
+    if not mistakes:
+        return []
+    images, good = examples.decode(examples.parse([each.example for each in mistakes]).raw, size)
+    return list(
+        zip((each for each, is_good in zip(mistakes, good, strict=True) if is_good), images, strict=True)
     )
 
 
 def _data(one: Mapping[str, Artifact], classes: int) -> Data:
-    examples = one["examples"]
-    size = examples.get_int_custom_property("height"), examples.get_int_custom_property("width")
+    data = one["examples"]
+    size = examples.image_size(data)
     return Data(
         height=size[0],
         width=size[1],
-        fingerprint=examples.get_string_custom_property("fingerprint"),
-        examples={split: examples.get_int_custom_property(f"{split}_examples") for split in SPLITS},
+        fingerprint=data.get_string_custom_property("fingerprint"),
+        examples={split: data.get_int_custom_property(f"{split}_examples") for split in SPLITS},
         classes={split: class_counts(_statistics(one["statistics"], split), classes) for split in SPLITS},
         anomalies={
             split: anomaly_lines(_anomalies(one["anomalies"], split))
             for split in artifact_utils.decode_split_names(one["anomalies"].split_names)
         },
-        gate=_json(one["data_blessing"], GATE_FILE),
-        samples={split: predictions.samples(examples, split, size, classes) for split in SPLITS},
+        gate=_json(one["data_blessing"], names.DATA_GATE_FILE),
+        samples={split: _samples(data, split, size, classes) for split in SPLITS},
     )
+
+
+def _samples(
+    artifact: Artifact, split: str, size: tuple[int, int], classes: int
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """An example of each class: label and uint8 [H, W]; a class that the first ones lack is left out."""
+    first = next(examples.read(examples.split_files(artifact, split), _SAMPLED), None)
+    if first is None:
+        return []
+    images, good = examples.decode(first.raw, size)
+    labels = first.labels[good]
+    return [
+        (number, images[found[0]])
+        for number in range(classes)
+        if len(found := np.flatnonzero(labels == number))
+    ]
 
 
 def class_counts(statistics: statistics_pb2.DatasetFeatureStatistics, classes: int) -> tuple[int, ...]:

@@ -14,15 +14,13 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 from components.report_gen import evidence, findings, page
-
-REPORT_FILE = "report.html"
-SUMMARY_FILE = "summary.json"
+from components.shared import names
 
 logger = logging.getLogger(__name__)
 
 
 class Executor(BaseExecutor):
-    """Reads what the nodes left, asks the model about the test images, and writes the page."""
+    """Reads what the nodes left, and writes the page: it measures nothing itself."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -36,8 +34,8 @@ class Executor(BaseExecutor):
         results = findings.find(found)
         folder = PurePath(artifact_utils.get_single_uri(output_dict["report"]))
         html = page.render(found, results)
-        io_utils.write_string_file(str(folder / REPORT_FILE), html)
+        io_utils.write_string_file(str(folder / names.REPORT_FILE), html)
         io_utils.write_string_file(
-            str(folder / SUMMARY_FILE), json.dumps(findings.summary(found, results), indent=2)
+            str(folder / names.SUMMARY_FILE), json.dumps(findings.summary(found, results), indent=2)
         )
         logger.info("report of %d kB, %.1f s of CPU", len(html) // 1000, time.process_time() - began_cpu_s)

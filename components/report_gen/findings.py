@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from components.report_gen.evidence import Evidence
 from components.shared import measures
 
-_MISTAKES = 50
 _PAIRS = 8
 
 
@@ -29,8 +28,8 @@ class OfClass:
 
     number: int
     count: int
-    recall: measures.Interval
-    precision: measures.Interval
+    recall: measures.Measure
+    precision: measures.Measure
     baseline: float | None = None
 
 
@@ -46,18 +45,18 @@ class Findings:
         bins: for the reliability diagram.
         calibration_error: expected calibration error.
         log_loss: mean cross entropy, in nats.
-        mistakes: the worst, worst first.
+        confident: mistakes in the bin of the highest confidence.
         pairs: the commonest confusions: true class, predicted class, count.
     """
 
-    accuracy: measures.Interval
+    accuracy: measures.Measure
     errors: int
     confusion: NDArray[np.int64]
     classes: tuple[OfClass, ...]
     bins: tuple[measures.Bin, ...]
     calibration_error: float
     log_loss: float
-    mistakes: tuple[measures.Mistake, ...]
+    confident: int
     pairs: tuple[tuple[int, int, int], ...]
 
     @property
@@ -67,25 +66,21 @@ class Findings:
 
 
 def find(evidence: Evidence) -> Findings:
-    """All figures."""
-    answers = evidence.answers
-    labels, predicted = answers.labels, answers.predicted
-    counts = measures.confusion(labels, predicted, evidence.num_classes)
-    right = predicted == labels
-    bins = measures.reliability(answers.confidence, right)
-    of_label = answers.probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    """All figures, which are the verdict's or follow from its confusion matrix."""
+    verdict = evidence.verdict
+    counts = np.array(verdict.confusion, np.int64)
+    surest = verdict.reliability[-1].accuracy
     return Findings(
-        accuracy=measures.wilson(int(right.sum()), len(labels)),
-        errors=int((~right).sum()),
+        accuracy=verdict.accuracy,
+        errors=int(counts.sum() - counts.trace()),
         confusion=counts,
         classes=tuple(
-            _of_class(counts, number, _in_production(evidence, number))
-            for number in range(evidence.num_classes)
+            _of_class(counts, number, _in_production(evidence, number)) for number in range(len(counts))
         ),
-        bins=bins,
-        calibration_error=measures.calibration_error(bins),
-        log_loss=float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()),
-        mistakes=measures.worst_mistakes(labels, answers.probabilities, _MISTAKES),
+        bins=verdict.reliability,
+        calibration_error=verdict.calibration_error.value,
+        log_loss=verdict.log_loss,
+        confident=round(surest.examples * (1 - surest.value)) if verdict.reliability[-1].high == 1 else 0,
         pairs=_commonest_confusions(counts),
     )
 
@@ -99,7 +94,7 @@ def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
         "calibration_error": findings.calibration_error,
         "log_loss": findings.log_loss,
         "errors": findings.errors,
-        "test_examples": len(evidence.answers.labels),
+        "test_examples": findings.accuracy.examples,
         "blessed": evidence.blessed,
         "servable": evidence.servable,
         "pushed_version": evidence.pushed_version,
@@ -111,9 +106,9 @@ def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
 
 def _in_production(evidence: Evidence, number: int) -> float | None:
     """Accuracy on a class of the model in production, as the Evaluator found it."""
-    baseline = evidence.verdict.get("baseline") or {"class_accuracy": {}}
-    measure = baseline["class_accuracy"].get(str(number))
-    return measure["value"] if measure else None
+    baseline = evidence.verdict.baseline
+    measure = baseline.class_accuracy.get(number) if baseline else None
+    return measure.value if measure else None
 
 
 def _of_class(counts: NDArray[np.int64], number: int, baseline: float | None) -> OfClass:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
 from datetime import UTC, datetime
 from importlib import metadata
 from platform import python_version
@@ -15,9 +15,9 @@ from components.report_gen.evidence import Evidence
 from components.report_gen.findings import Findings
 from components.report_gen.sprite import Sprite
 from components.shared import chart, html
+from components.shared.verdict import Verdict
 
 _PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-transform", "apache-beam", "numpy")
-_SURE = 0.9  # probability above which a mistake is a confident one
 
 
 def render(e: Evidence, f: Findings) -> str:
@@ -32,7 +32,7 @@ def render(e: Evidence, f: Findings) -> str:
         split: [(label, sprite.add(image)) for label, image in some]
         for split, some in e.data.samples.items()
     }
-    mistakes = [(mistake, sprite.add(e.answers.images[mistake.index])) for mistake in f.mistakes]
+    mistakes = [(mistake, sprite.add(image)) for mistake, image in e.mistakes]
     scale_low = math.floor(min(c.recall.low for c in f.classes if c.count) * 100 - 0.2) / 100
     page = html.template(
         __package__,
@@ -54,12 +54,10 @@ def render(e: Evidence, f: Findings) -> str:
         reliability=_reliability(f),
         bin_count=len(f.bins),
         has_baseline=any(c.baseline is not None for c in f.classes),
-        gates=e.verdict.get("gates", []),
+        gates=e.verdict.gates,
         robustness=robustness_curves(e.verdict),
         scale_low=scale_low,
-        confident_mistakes=int(
-            ((e.answers.predicted != e.answers.labels) & (e.answers.confidence > _SURE)).sum()
-        ),
+        test_index=test_index(e.mistakes[0][0].id) if e.mistakes else None,
         versions={"python": python_version()} | {name: metadata.version(name) for name in _PACKAGES},
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -116,26 +114,32 @@ def training_curves(history: dict[str, list[float]]) -> list[Markup]:
     return charts
 
 
-def robustness_curves(verdict: Mapping[str, Any]) -> list[Markup]:
+def test_index(origin: str) -> int | None:
+    """The place of an example in the test images of an IDX data set, from its id; None for another one."""
+    found = re.fullmatch(r"(?:t10k|test)-images[^/]*#(\d+)", origin)
+    return int(found[1]) if found else None
+
+
+def robustness_curves(verdict: Verdict) -> list[Markup]:
     """A chart for each corruption, by severity; 0 is the test images as they are.
 
     Args:
-        verdict: the Evaluator's, {} where there is none.
+        verdict: the Evaluator's.
     """
-    parts = verdict.get("robustness", [])
+    parts = verdict.robustness
     if not parts:
         return []
-    low = math.floor(min(part["accuracy"]["low"] for part in parts) * 10) / 10
-    strongest = max(part["severity"] for part in parts)
+    low = math.floor(min(part.accuracy.low for part in parts) * 10) / 10
+    strongest = max(part.severity for part in parts)
     charts = []
-    for name in dict.fromkeys(part["corruption"] for part in parts):
-        points = {0: verdict["accuracy"]} | {
-            part["severity"]: part["accuracy"] for part in parts if part["corruption"] == name
+    for name in dict.fromkeys(part.corruption for part in parts):
+        points = {0: verdict.accuracy} | {
+            part.severity: part.accuracy for part in parts if part.corruption == name
         }
         line = chart.Series(
             "accuracy",
-            [(float(severity), measure["value"]) for severity, measure in points.items()],
-            whiskers=[(measure["low"], measure["high"]) for measure in points.values()],
+            [(float(severity), measure.value) for severity, measure in points.items()],
+            whiskers=[(measure.low, measure.high) for measure in points.values()],
         )
         x = chart.Axis("severity", 0, strongest, whole=True)
         y = chart.Axis("accuracy", low, 1.0, lambda v: percent(v, 0))

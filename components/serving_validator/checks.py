@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.shared import classifier
+from components.shared import classifier, examples
 from serving.client import Client, TransportName
 from serving.protocol.errors import Code, ServingError
 from trainer import features
@@ -63,21 +63,21 @@ def load(model_dir: Path) -> Mapping[str, tf.types.experimental.ConcreteFunction
 
 
 def requests(
-    signatures: Mapping[str, tf.types.experimental.ConcreteFunction], examples: Sequence[bytes]
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction], records: Sequence[bytes]
 ) -> dict[str, Inputs]:
     """The same images as each signature wants them.
 
     Args:
         signatures: of the model; `pixels` tells the images' size.
-        examples: serialized tf.Examples with the raw bytes of an image.
+        records: serialized tf.Examples.
     """
     _, height, width = signatures[features.SIGNATURE_PIXELS].inputs[0].shape
-    images = np.stack([_image(example).reshape(height, width) for example in examples])
+    images, _ = examples.decode(examples.parse(records).raw, (height, width))
     files = [tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images]
     return {
         features.SIGNATURE_IMAGE_BYTES: {features.IMAGE_BYTES: np.array(files, object)},
         features.SIGNATURE_PIXELS: {features.IMAGE: images},
-        features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(examples, object)},
+        features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(records, object)},
     }
 
 
@@ -182,11 +182,6 @@ def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
 
 def _told(text: str, error: ServingError) -> Exception:
     return MachineError(text) if error.code in _OF_MACHINE else RefusedError(text)
-
-
-def _image(example: bytes) -> NDArray[np.uint8]:
-    feature = tf.train.Example.FromString(example).features.feature[features.IMAGE]
-    return np.frombuffer(feature.bytes_list.value[0], np.uint8)
 
 
 def _first_line(error: Exception) -> str:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-import tensorflow as tf
 from tfx.dsl.components.base.base_executor import BaseExecutor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
 from components.serving_validator import checks, model_server
+from components.shared import examples, names
 from serving.client import Client, TransportName
 
 BLESSED_FILE, NOT_BLESSED_FILE = "INFRA_BLESSED", "INFRA_NOT_BLESSED"  # InfraValidator's names
-REPORT_FILE = "serving_validator.json"
-REASON_PROPERTY = "reason"
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +85,14 @@ def _validate(
             path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)),
             str(version_dir),
         )
-        examples = _read_examples(
-            input_dict["examples"], exec_properties["split"], exec_properties["num_examples"]
+        paths = examples.split_files(
+            artifact_utils.get_single_instance(input_dict["examples"]), exec_properties["split"]
         )
-        report.examples = len(examples)
+        sample = next(examples.records(paths, exec_properties["num_examples"])).numpy().tolist()
+        report.examples = len(sample)
         signatures = checks.load(version_dir)
         report.warmup_requests = checks.check_warmup(version_dir, signatures)
-        inputs = checks.requests(signatures, examples)
+        inputs = checks.requests(signatures, sample)
         expected = {
             name: checks.own_answer(name, signatures[name], inputs[name]) for name in checks.SIGNATURES
         }
@@ -134,21 +131,12 @@ def _ask(
         report.latency_ms[transport] = checks.latency_ms(client, transport, inputs[checks.SIGNATURES[0]])
 
 
-def _read_examples(artifacts: list[Artifact], split: str, count: int) -> list[bytes]:
-    pattern = str(PurePath(artifact_utils.get_split_uri(artifacts, split)) / "*")
-    files = sorted(fileio.glob(pattern))
-    compression = "GZIP" if all(name.endswith(".gz") for name in files) else ""
-    records: Iterable[tf.Tensor] = tf.data.TFRecordDataset(files, compression).take(count)
-    examples = [record.numpy() for record in records]
-    if not examples:
-        raise ValueError(f"split {split} has no examples")
-    return examples
-
-
 def _write(blessing: Artifact, report: Report) -> None:
     folder = PurePath(blessing.uri)
     name = BLESSED_FILE if report.blessed else NOT_BLESSED_FILE
     io_utils.write_string_file(str(folder / name), "")
-    io_utils.write_string_file(str(folder / REPORT_FILE), json.dumps(asdict(report), indent=2))
+    io_utils.write_string_file(
+        str(folder / names.SERVING_VALIDATOR_FILE), json.dumps(asdict(report), indent=2)
+    )
     blessing.set_int_custom_property("blessed", int(report.blessed))
-    blessing.set_string_custom_property(REASON_PROPERTY, report.reason)
+    blessing.set_string_custom_property(names.REASON, report.reason)

@@ -1,8 +1,10 @@
-"""A pushed model as a folder: which one is meant, what images it takes, and what it says of them."""
+"""A model as a function from images to probabilities: the one way in which nodes and commands ask one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,8 @@ from components.shared.errors import InputError
 from trainer import features
 
 MODEL_FILE = "saved_model.pb"
-BATCH = 512  # images a call: more take memory and no less time
-
-# uint8 [n, H, W] to int64 [n] and float32 [n, C]: classes and their probabilities.
-Classify = Callable[[NDArray[np.uint8]], tuple[NDArray[np.int64], NDArray[np.float32]]]
+_BATCH = 1024  # images a call: more take memory and no less time
+_PIXELS = 1 << 20  # and of large images only as many as have so many pixels together
 
 # What says nothing of a model, and may be otherwise at the next try.
 _OF_MACHINE = (
@@ -79,20 +79,85 @@ def image_size(model: Path) -> tuple[int, int]:
     )
 
 
-def load(model: Path) -> Classify:
-    """Load a SavedModel; what comes back calls its signature `pixels` in batches."""
-    loaded = tf.saved_model.load(str(model))
-    signature = loaded.signatures[features.SIGNATURE_PIXELS]
+def batch_size(height: int, width: int) -> int:
+    """How many images to put into one call."""
+    return max(1, min(_BATCH, _PIXELS // max(1, height * width)))
 
-    def classify(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        assert loaded  # the signature does not keep the model's variables alive
-        answers = [
-            signature(**{features.IMAGE: tf.constant(images[first : first + BATCH])})
-            for first in range(0, len(images), BATCH)
-        ]
-        return (
-            np.concatenate([answer[features.CLASSES].numpy() for answer in answers]),
-            np.concatenate([answer[features.PROBABILITIES].numpy() for answer in answers]),
+
+class Classifier:
+    """A SavedModel; the class that it gives an image is the one with the highest probability."""
+
+    def __init__(self, folder: str) -> None:
+        """Load it.
+
+        Raises:
+            ModelError: where it cannot be loaded.
+        """
+        try:
+            # The object keeps the variables of its signatures alive.
+            self._model = tf.saved_model.load(folder)
+            self._signatures = dict(self._model.signatures)
+        except (KeyError, ValueError, OSError, AttributeError, tf.errors.OpError) as error:
+            if is_fault_of_machine(error):
+                raise
+            raise ModelError(f"it cannot be loaded: {_line(error)}") from error
+
+    def of_examples(self, records: tf.Tensor | Sequence[bytes]) -> NDArray[np.float32]:
+        """Probabilities float32 [N, C] from serialized tf.Examples, string [N]; one call.
+
+        Raises:
+            ModelError: where it takes no such images.
+        """
+        return self._ask(
+            features.SIGNATURE_EXAMPLES, features.EXAMPLES, tf.convert_to_tensor(records, tf.string)
         )
 
-    return classify
+    def of_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities float32 [N, C] from uint8 [N, H, W], N > 0, in batches.
+
+        Raises:
+            ModelError: where it takes no such images.
+        """
+        size = batch_size(*images.shape[1:3])
+        return np.concatenate(
+            [
+                self._ask(
+                    features.SIGNATURE_PIXELS, features.IMAGE, tf.constant(images[start : start + size])
+                )
+                for start in range(0, len(images), size)
+            ]
+        )
+
+    def _ask(self, signature: str, name: str, value: tf.Tensor) -> NDArray[np.float32]:
+        if signature not in self._signatures:
+            raise ModelError(f"it cannot be asked: it has no signature {signature!r}")
+        try:
+            answer: NDArray[np.float32] = self._signatures[signature](**{name: value})[
+                features.PROBABILITIES
+            ].numpy()
+        except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
+            if is_fault_of_machine(error):
+                raise
+            raise ModelError(f"it takes no such images: {_line(error)}") from error
+        return answer
+
+
+_loaded: weakref.WeakValueDictionary[str, Classifier] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load(folder: str | Path) -> Classifier:
+    """The classifier in a folder, loaded once a process for as long as somebody holds it.
+
+    Raises:
+        ModelError: where it cannot be loaded.
+    """
+    with _loading:
+        found = _loaded.get(str(folder))
+        if found is None:
+            found = _loaded[str(folder)] = Classifier(str(folder))
+        return found
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,29 +1,113 @@
-"""Examples read back from an Examples artifact, in batches of arrays."""
+"""Examples read back from an Examples artifact: the one place that knows what a file of examples holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
 
 from trainer import features
 
-_BATCH = 4096
-_NO_LABEL = -1
+BATCH = 4096
+NO_LABEL = -1
 # Parsing must not stop at an example that lacks a feature: how many do is one of the facts.
 _SPEC = {
     features.IMAGE: tf.io.FixedLenFeature([], tf.string, default_value=b""),
-    features.LABEL: tf.io.FixedLenFeature([], tf.int64, default_value=_NO_LABEL),
+    features.LABEL: tf.io.FixedLenFeature([], tf.int64, default_value=NO_LABEL),
+    features.ID: tf.io.FixedLenFeature([], tf.string, default_value=b""),
 }
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some examples.
+
+    Attributes:
+        records: the serialized tf.Examples, a string tensor [n].
+        labels: int64 [n], NO_LABEL where there is none.
+        raw: the images' bytes as they are stored, objects [n]; empty where there is none.
+        ids: where each comes from, objects [n]: bytes, empty where it does not say.
+    """
+
+    records: tf.Tensor
+    labels: NDArray[np.int64]
+    raw: NDArray[np.object_]
+    ids: NDArray[np.object_]
+
+
+def files(folder: str) -> list[str]:
+    """The files of a split, in the order of their names; files that begin with a dot are none."""
+    found = fileio.glob(str(PurePath(folder) / "*"))
+    return sorted(path for path in found if not PurePath(path).name.startswith("."))
+
+
+def split_files(artifact: Artifact, split: str) -> list[str]:
+    """The files of a split of an Examples artifact, in the order of their names.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    folder = artifact_utils.get_split_uri([artifact], split)
+    found = files(folder)
+    if not found:
+        raise ValueError(f"split {split} has no files in {folder}")
+    return found
+
+
+def image_size(artifact: Artifact) -> tuple[int, int]:
+    """Height and width of the images of an Examples artifact, in pixels."""
+    return artifact.get_int_custom_property("height"), artifact.get_int_custom_property("width")
+
+
+def records(paths: Sequence[str], batch: int = BATCH) -> Iterator[tf.Tensor]:
+    """The serialized examples of files, one file after the other: string tensors [n]."""
+    zipped = bool(paths) and all(path.endswith(".gz") for path in paths)
+    yield from tf.data.TFRecordDataset(list(paths), "GZIP" if zipped else "").batch(batch)
+
+
+def read(paths: Sequence[str], batch: int = BATCH) -> Iterator[Examples]:
+    """The examples of files, `batch` at a time, one file after the other."""
+    for serialized in records(paths, batch):
+        yield parse(serialized)
+
+
+def parse(serialized: tf.Tensor | Sequence[bytes]) -> Examples:
+    """What serialized examples hold."""
+    tensor = tf.convert_to_tensor(serialized, tf.string)
+    parsed = tf.io.parse_example(tensor, _SPEC)
+    return Examples(
+        records=tensor,
+        labels=parsed[features.LABEL].numpy(),
+        raw=parsed[features.IMAGE].numpy(),
+        ids=parsed[features.ID].numpy(),
+    )
+
+
+def decode(raw: NDArray[np.object_], size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The images from their stored bytes.
+
+    Args:
+        raw: bytes, [n].
+        size: height and width, in pixels.
+
+    Returns:
+        Images uint8 [k, H, W], those of the right size, and which of the n these are, bool [n].
+    """
+    good = np.fromiter((len(image) == size[0] * size[1] for image in raw), bool, len(raw))
+    return np.frombuffer(b"".join(raw[good]), np.uint8).reshape(-1, *size), good
 
 
 def read_split(
     folder: str, height: int, width: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]]:
-    """The examples of one split.
+    """The images of one split.
 
     Args:
         folder: of the split's TFRecord files, on any file system that TensorFlow knows.
@@ -31,17 +115,9 @@ def read_split(
         width: in pixels.
 
     Yields:
-        Images uint8 [k, height, width], those of the right size; labels int64 [n], -1 where there is none;
-        and which of the n examples have such an image, bool [n] with k times True.
+        Images uint8 [k, height, width], those of the right size; labels int64 [n], NO_LABEL where there is
+        none; and which of the n examples have such an image, bool [n] with k times True.
     """
-    paths = sorted(tf.io.gfile.glob(str(PurePath(folder) / "*")))
-    for serialized in tf.data.TFRecordDataset(paths, num_parallel_reads=1).batch(_BATCH):
-        parsed = tf.io.parse_example(serialized, _SPEC)
-        raw = parsed[features.IMAGE]
-        good = (tf.strings.length(raw) == height * width).numpy()
-        content = b"".join(raw.numpy()[good])
-        yield (
-            np.frombuffer(content, np.uint8).reshape(-1, height, width),
-            parsed[features.LABEL].numpy(),
-            good,
-        )
+    for some in read(files(folder)):
+        images, good = decode(some.raw, (height, width))
+        yield images, some.labels, good

@@ -7,7 +7,7 @@ never for training: no example carries them. They are NumPy alone, so anything m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -91,6 +91,12 @@ def image_histograms(images: NDArray[np.uint8]) -> dict[str, Histogram]:
 def unit_histogram(values: NDArray) -> Histogram:
     """How many values of 0 … 1 fall into each of BINS equal bins: int64 [BINS]."""
     return np.bincount(np.minimum((values * BINS).astype(np.int64), BINS - 1), minlength=BINS)
+
+
+def median(histogram: Sequence[int] | Histogram) -> float:
+    """The middle of the bin that holds the median, 0 … 1, from counts in equal bins."""
+    below = np.cumsum(histogram)
+    return float((np.searchsorted(below, below[-1] / 2) + 0.5) / len(histogram))
 
 
 def image_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from components.shared.measures import Bin, Measure
+
 VERDICT_FILE = "verdict.json"  # in the evaluation artifact
-FORMAT = 1
+FORMAT = 2
 
 OVERALL = "overall"
 Bound = Literal["at least", "at most"]
@@ -18,16 +20,6 @@ AT_MOST: Bound = "at most"
 
 class VerdictError(ValueError):
     """The text is no verdict of a format that is known here."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure with its 95 % interval and the number of examples behind it; a change may be negative."""
-
-    value: float
-    low: float
-    high: float
-    examples: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +91,7 @@ class Verdict:
         calibration_error: expected calibration error.
         log_loss: mean cross entropy, in nats.
         confusion: counts [C][C]: rows are true classes.
+        reliability: accuracy by confidence.
         gates: all of them.
         baseline: None where there is no model to compare with.
         no_baseline: why there is none.
@@ -112,6 +105,7 @@ class Verdict:
     calibration_error: Measure
     log_loss: float
     confusion: list[list[int]]
+    reliability: tuple[Bin, ...]
     gates: tuple[Gate, ...]
     baseline: Baseline | None = None
     no_baseline: str = ""
@@ -166,6 +160,9 @@ def _verdict(content: dict[str, Any]) -> Verdict:
             "accuracy": Measure(**content["accuracy"]),
             "class_accuracy": _by_class(content["class_accuracy"]),
             "calibration_error": Measure(**content["calibration_error"]),
+            "reliability": tuple(
+                Bin(**part | {"accuracy": Measure(**part["accuracy"])}) for part in content["reliability"]
+            ),
             "gates": tuple(_gate(gate) for gate in content["gates"]),
             "robustness": tuple(
                 Robustness(**part | {"accuracy": Measure(**part["accuracy"])})

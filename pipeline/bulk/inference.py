@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
 from components.shared import classifier
-from components.shared.classifier import Classify
+from components.shared.classifier import Classifier
 from pipeline.bulk import chunks
 from pipeline.bulk.chunks import Chunk, Task
 from pipeline.errors import RefusedError
@@ -44,10 +44,9 @@ class InferenceError(RefusedError):
 
 @dataclass(frozen=True)
 class Answered:
-    """A chunk with what the model says of its images: classes int64 [n], probabilities float32 [n, C]."""
+    """A chunk with what the model says of its images: probabilities float32 [n, C]."""
 
     chunk: Chunk
-    classes: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
 
@@ -59,20 +58,20 @@ class PixelsHandler(ModelHandler):
         super().__init__()
         self._model = model
 
-    def load_model(self) -> Classify:
-        """The model as a function."""
+    def load_model(self) -> Classifier:
+        """The model."""
         return classifier.load(self._model)
 
     def run_inference(
         self,
         batch: Chunk,
-        model: Classify,
+        model: Classifier,
         inference_args: dict[str, Any] | None = None,  # noqa: ARG002 (Beam's interface)
     ) -> Iterable[Answered]:
         """Answer one chunk."""
         if len(batch):
-            return [Answered(batch, *model(batch.images))]
-        return [Answered(batch, np.empty(0, np.int64), np.empty((0, 0), np.float32))]
+            return [Answered(batch, model.of_images(batch.images))]
+        return [Answered(batch, np.empty((0, 0), np.float32))]
 
     def should_skip_batching(self) -> bool:
         """Leave chunks as they are."""
@@ -153,7 +152,8 @@ def lines(answered: Answered, with_probabilities: bool) -> Iterator[bytes]:
         if error is not None:
             yield orjson.dumps({**key, "error": error}, option=orjson.OPT_APPEND_NEWLINE)
             continue
-        best, probabilities = int(answered.classes[place]), answered.probabilities[place]
+        probabilities = answered.probabilities[place]
+        best = int(probabilities.argmax())
         line = {**key, "digit": best, "probability": probabilities[best]}
         if with_probabilities:
             line["probabilities"] = probabilities

@@ -12,6 +12,7 @@ from typing import Any
 from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from components.shared import names
 from pipeline import product
 from pipeline.config import PipelineConfig
 from pipeline.errors import UserError
@@ -19,7 +20,6 @@ from pipeline.history.connection import connection_config
 from pipeline.nodes import NodeId, NodeState, Output
 
 ROLLED_BACK_TO = "version"  # the setting of a run of the node Rollback: see pipeline/history/rollback.py
-REPORT_FILE, SUMMARY_FILE = "report.html", "summary.json"
 
 _Execution = metadata_store_pb2.Execution
 _STATES = {
@@ -157,12 +157,12 @@ class Run:
     @property
     def report(self) -> Path | None:
         """ReportGen's page, where it was reached and is still there."""
-        return self._report_file(REPORT_FILE)
+        return self._report_file(names.REPORT_FILE)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """ReportGen's figures: see components/report_gen/findings.py."""
-        file = self._report_file(SUMMARY_FILE)
+        file = self._report_file(names.SUMMARY_FILE)
         if file is None:
             return {}
         figures: dict[str, Any] = json.loads(file.read_text())

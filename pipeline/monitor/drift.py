@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data_gate.checks import median
-from components.shared import classifier, distance, image_facts
+from components.shared import answers, classifier, distance, image_facts
 from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
-from components.shared.examples import read_split
+from components.shared.image_facts import median
 from pipeline.errors import UserError
 from pipeline.history import records
 from pipeline.history.records import Run
@@ -158,7 +157,7 @@ def find_run(past: records.History, name: str | None) -> Run:
 
 
 def expected(run: Run) -> Expected:
-    """Statistics of a run, from its artifacts; its model is asked about the test split.
+    """Statistics of a run, from its artifacts; what its model said of the test split is the Evaluator's.
 
     Raises:
         MonitorError: where the run pushed nothing, or an artifact is gone.
@@ -167,24 +166,24 @@ def expected(run: Run) -> Expected:
         raise MonitorError(f"run {run.id} pushed no model: its verdict is {run.verdict!r}")
     facts_file = _folder(run, NodeId.DATA_GATE, Output.BLESSING) / FACTS_FILE
     model = _folder(run, NodeId.TRAINER, Output.MODEL) / _SAVED_MODEL
-    examples = _folder(run, NodeId.EXAMPLE_GEN, Output.EXAMPLES) / f"Split-{features.TEST}"
-    for path in (facts_file, model, examples):
+    evaluation = _folder(run, NodeId.EVALUATOR, Output.EVALUATION)
+    for path in (facts_file, model, evaluation):
         if not path.exists():
             raise MonitorError(f"run {run.id}: {path} is gone")
     try:
         train = DatasetFacts.from_json(facts_file.read_text()).splits[features.TRAIN]
     except (FactsError, KeyError) as error:
         raise MonitorError(f"{facts_file}: {error}") from None
-    size = classifier.image_size(model)
-    classify = classifier.load(model)
     confidence = np.zeros(image_facts.BINS, np.int64)
-    for images, _, _ in read_split(str(examples), *size):
-        confidence += image_facts.unit_histogram(classify(images)[1].max(axis=1))
+    for some in answers.confidences(evaluation):
+        confidence += image_facts.unit_histogram(some)
+    if not confidence.any():
+        raise MonitorError(f"run {run.id}: {evaluation} holds no answers: run the pipeline again")
     return Expected(
         run=run.id,
         model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,
         version=int(run.pushed_version),
-        size=size,
+        size=classifier.image_size(model),
         histograms={name: np.array(train.images[name]) for name in image_facts.IMAGE_FACTS}
         | {CONFIDENCE: confidence},
         classes=np.array(train.labels),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tfx.types import standard_artifacts
 
-from components.baseline_model.executor import NO_BASELINE_FILE, Executor
+from components.baseline_model.executor import Executor
 from components.shared import model_store
+from components.shared.names import NO_BASELINE_FILE
 
 
 def lay(folder: Path, content: bytes) -> None:

@@ -17,13 +17,14 @@ from tfx.types import standard_artifacts
 
 from components.artifacts import DataBlessing
 from components.data_gate import checks, schema
-from components.data_gate.executor import REPORT_FILE, DataAnomaliesError, Executor
+from components.data_gate.executor import DataAnomaliesError, Executor
 from components.data_gate.schema import ANOMALIES_FILE
 from components.image_example_gen.executor import hashed
 from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import idx
 from components.shared import agreement, dataset_facts, distance, image_facts
 from components.shared.dataset_facts import FACTS_FILE, DatasetFacts
+from components.shared.names import DATA_GATE_FILE
 from pipeline.config import DataGateConfig
 from pipeline.schema import schema_text
 
@@ -237,7 +238,7 @@ def test_the_gate_blesses_and_leaves_the_facts(digits: Data, clean: DatasetFacts
     assert left.fingerprint == "of examples"
     assert [left.splits[split].examples for split in SPLITS] == [3000, 300, 1000]
     assert left.splits["test"].labels == tuple(np.bincount(digits["test"][1]))
-    report = json.loads(Path(blessing.uri, REPORT_FILE).read_text())
+    report = json.loads(Path(blessing.uri, DATA_GATE_FILE).read_text())
     assert report["compared_with"] == "of clean"
     assert report["allowed"] == report["warnings"] == []
 
@@ -253,7 +254,7 @@ def test_an_allowed_anomaly_passes_and_is_recorded(digits: Data, tmp_path: Path)
     blessing = run_gate(tmp_path, leaked(digits), allow="test.leak*")
     assert blessing.get_string_custom_property("allowed") == "test.leakage"
     assert blessing.get_int_custom_property("leaked") == 20
-    (recorded,) = json.loads(Path(blessing.uri, REPORT_FILE).read_text())["allowed"]
+    (recorded,) = json.loads(Path(blessing.uri, DATA_GATE_FILE).read_text())["allowed"]
     assert recorded["name"] == "test.leakage"
     assert recorded["share"] == 0.02
 
@@ -292,7 +293,7 @@ def test_what_example_validator_finds_stops_the_run(wrong: int, digits: Data, tm
 def test_a_warning_stops_only_who_asks_for_it(digits: Data, tmp_path: Path) -> None:
     warning = {"test": of_schema([0, 12], anomalies_pb2.AnomalyInfo.WARNING)}
     blessing = run_gate(tmp_path / "lenient", digits, warning)
-    (recorded,) = json.loads(Path(blessing.uri, REPORT_FILE).read_text())["warnings"]
+    (recorded,) = json.loads(Path(blessing.uri, DATA_GATE_FILE).read_text())["warnings"]
     assert recorded["name"] == "test.schema.label"
     with pytest.raises(DataAnomaliesError, match=r"test\.schema\.label"):
         run_gate(tmp_path / "strict", digits, warning, stop_at="warning")

@@ -1,48 +1,44 @@
-"""Evaluator: TFMA's files and our verdict agree, and the blessing follows the verdict."""
+"""Evaluator: TFMA's files are TFX's own, the verdict agrees with them, and the blessing follows it."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from tfx.components.util import model_utils
+from pyarrow import parquet
+from tfx.components.evaluator.executor import Executor as TfxExecutor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
-from tfx.utils import json_utils, proto_utils
+from tfx.utils import proto_utils
 
-from components.artifacts import ClassificationMetrics, Metrics
+from components.evaluator import answering, tfma_files
+from components.evaluator.component import Evaluator
 from components.evaluator.executor import Executor
-from components.image_example_gen.executor import hashed
-from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import idx
-from components.shared import verdict
-from components.shared.verdict import Verdict
-from pipeline import evaluation
-from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
+from components.shared import answers, classifier
+from pipeline.config import LOCAL_BEAM_ARGS
 from tests.conftest import TINY_TEST, TINY_TRAIN
+from tests.unit.components.digits import Judged, judge, model, properties, write_examples
 from tests.unit.components.nearest import Nearest
 from trainer import features
 
-GATES = GatesConfig(accuracy=0.5, class_accuracy=0.0, calibration_error=1.0, robustness_examples=50)
+
+@pytest.fixture(scope="module")
+def digits(tiny_mnist_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    files = idx.find_files(tiny_mnist_dir)
+    images, labels = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    return images, labels.astype(np.int64)
 
 
 @pytest.fixture(scope="module")
-def examples(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    root = tmp_path_factory.mktemp("examples")
-    files = idx.find_files(tiny_mnist_dir)
-    images, labels = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
-    made = standard_artifacts.Examples()
-    made.uri = str(root / "examples")
-    made.split_names = artifact_utils.encode_split_names([features.TEST])
-    made.set_int_custom_property("height", 28)
-    made.set_int_custom_property("width", 28)
+def examples(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """In three files and one that is empty, as a small split with many shards has it."""
+    made = write_examples(tmp_path_factory.mktemp("examples") / "made", {features.TEST: digits}, files=3)
     folder = artifact_utils.get_split_uri([made], features.TEST)
-    write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)], images.__getitem__)
+    tf.io.TFRecordWriter(f"{folder}/data_tfrecord-00003-of-00004").close()
     return made
 
 
@@ -59,55 +55,6 @@ def models(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
-def model(folder: Path) -> Artifact:
-    made = standard_artifacts.Model()
-    made.uri, made.id = str(folder), 7
-    return made
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    verdict: Verdict
-    folder: str
-    outputs: dict[str, list[Any]]
-
-    @property
-    def blessed(self) -> bool:
-        return bool(model_utils.is_model_blessed(self.outputs["blessing"][0]))
-
-
-def judge(
-    root: Path,
-    examples: Artifact,
-    candidate: Path,
-    baseline: Path | None = None,
-    gates: GatesConfig = GATES,
-) -> Judged:
-    outputs: dict[str, list[Any]] = {
-        "evaluation": [standard_artifacts.ModelEvaluation()],
-        "blessing": [standard_artifacts.ModelBlessing()],
-        "metrics": [Metrics()],
-        "confusion": [ClassificationMetrics()],
-    }
-    for name, (artifact,) in outputs.items():
-        artifact.uri = str(root / name)
-    inputs = {"examples": [examples], "model": [model(candidate)]}
-    if baseline:
-        inputs["baseline_model"] = [model(baseline)]
-    context = Executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(root), unique_id="1")
-    Executor(context).Do(
-        inputs,
-        outputs,
-        {
-            "eval_config": proto_utils.proto_to_json(evaluation.eval_config()),
-            "example_splits": json_utils.dumps([features.TEST]),
-            "gates": json.dumps(gates.model_dump()),
-        },
-    )
-    folder = outputs["evaluation"][0].uri
-    return Judged(verdict.from_json(Path(folder, verdict.VERDICT_FILE).read_text()), folder, outputs)
-
-
 @pytest.fixture(scope="module")
 def compared(examples: Artifact, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """The bad model, with the good one in production."""
@@ -115,11 +62,110 @@ def compared(examples: Artifact, models: Path, tmp_path_factory: pytest.TempPath
     return judge(root, examples, models / "bad", models / "good" / "Format-Serving")
 
 
+def test_every_record_is_tfx_s_own(
+    digits: tuple[np.ndarray, np.ndarray], models: Path, tmp_path: Path
+) -> None:
+    images, labels = digits
+    without = labels != 7  # a class that has no example
+    data = write_examples(tmp_path / "examples", {features.TEST: (images[without], labels[without])})
+    ours = Path(judge(tmp_path / "ours", data, models / "bad").folder)
+    evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+    evaluation.uri, blessing.uri = str(tmp_path / "theirs"), str(tmp_path / "blessing")
+    context = TfxExecutor.Context(
+        beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(tmp_path), unique_id="1"
+    )
+    TfxExecutor(context).Do(
+        {"examples": [data], "model": [model(models / "bad")]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        properties(),
+    )
+    written = sorted(Path(evaluation.uri).iterdir())
+    assert len(written) == 5
+    for theirs in written:
+        if theirs.suffix == ".json":
+            assert (ours / theirs.name).read_text() == theirs.read_text()
+        else:
+            assert records(ours / theirs.name) == records(theirs), theirs.name
+    assert len(records(ours / "metrics-00000-of-00001.tfrecord")) == 1 + 9
+
+
+def records(path: Path) -> list[bytes]:
+    """Sorted: TFMA writes slices in any order."""
+    return sorted(record.numpy() for record in tf.data.TFRecordDataset(str(path)))
+
+
+def test_another_eval_config_is_refused_and_not_ignored() -> None:
+    other = tfma_files.eval_config()
+    other.metrics_specs[0].metrics.add(class_name="AUC")
+    with pytest.raises(tfma_files.UnknownEvalConfigError, match="measures one configuration"):
+        Evaluator(
+            examples=standard_artifacts.Examples,  # type: ignore[arg-type]
+            model=standard_artifacts.Model,  # type: ignore[arg-type]
+            split=features.TEST,
+            eval_config=other,
+            gates={},
+        )
+    asked = {"eval_config": proto_utils.proto_to_json(other)}
+    with pytest.raises(tfma_files.UnknownEvalConfigError):
+        Executor().Do({}, {}, properties() | asked)
+
+
+def test_the_answers_are_the_model_s_own_and_know_their_examples(
+    compared: Judged, digits: tuple[np.ndarray, np.ndarray], models: Path
+) -> None:
+    images, labels = digits
+    expected = classifier.load(models / "bad" / "Format-Serving").of_images(images)
+    files = sorted(Path(compared.folder).glob(answers.PATTERN))
+    assert [path.name for path in files] == [f"answers-{n:05d}-of-00004.parquet" for n in range(3)]
+    rows = [row for path in files for row in parquet.read_table(path).to_pylist()]
+    assert sorted(row["id"] for row in rows) == sorted(f"test-images#{n}" for n in range(TINY_TEST))
+    places = [int(row["id"].rpartition("#")[2]) for row in rows]
+    assert [row["label"] for row in rows] == labels[places].tolist()
+    np.testing.assert_allclose([row["probabilities"] for row in rows], expected[places], atol=1e-6)
+    confidence = np.concatenate(list(answers.confidences(Path(compared.folder))))
+    np.testing.assert_allclose(np.sort(confidence), np.sort(expected.max(axis=1)), atol=1e-6)
+    assert not list(Path(compared.folder).glob(".*")), "nothing half-written stays"
+
+
+def test_the_worst_mistakes_come_first_with_their_examples(
+    compared: Judged, digits: tuple[np.ndarray, np.ndarray], models: Path
+) -> None:
+    images, labels = digits
+    said = classifier.load(models / "bad" / "Format-Serving").of_images(images)
+    of_label = said[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(said.argmax(axis=1) != labels)
+    worst = wrong[np.argsort(of_label[wrong], kind="stable")][: answering.WORST]
+    found = answers.read_mistakes(compared.folder)
+    assert [int(mistake.id.rpartition("#")[2]) for mistake in found] == worst.tolist()
+    example = tf.train.Example.FromString(found[0].example).features.feature
+    assert example[features.IMAGE].bytes_list.value[0] == images[worst[0]].tobytes()
+    assert found[0].label_probability == pytest.approx(of_label[worst[0]], abs=1e-6)
+
+
+def test_figures_do_not_depend_on_how_examples_are_spread_over_files(
+    compared: Judged, digits: tuple[np.ndarray, np.ndarray], models: Path, tmp_path: Path
+) -> None:
+    data = write_examples(tmp_path / "examples", {features.TEST: digits}, files=1)
+    alone = judge(tmp_path, data, models / "bad", models / "good" / "Format-Serving").verdict
+    assert alone.confusion == compared.verdict.confusion
+    assert alone.robustness == compared.verdict.robustness
+    assert alone.log_loss == pytest.approx(compared.verdict.log_loss, rel=1e-9)
+    for one, other in zip(alone.gates, compared.verdict.gates, strict=True):
+        assert (one.name, one.where, one.passed) == (other.name, other.where, other.passed)
+        assert one.value == pytest.approx(other.value, abs=1e-6)
+        assert one.interval is None or one.interval == pytest.approx(other.interval, abs=1e-6)
+
+
+def test_a_model_that_knows_too_few_classes_fails(examples: Artifact, models: Path, tmp_path: Path) -> None:
+    with pytest.raises(classifier.ModelError, match="it knows 9 classes, and labels go up to 9"):
+        judge(tmp_path, examples, models / "other")
+
+
 def test_tfma_measures_the_same(compared: Judged) -> None:
     found = compared.verdict
     result = tfma.load_eval_result(compared.folder)
     accuracies = {
-        key: metrics[""][""][evaluation.ACCURACY]["doubleValue"] for key, metrics in result.slicing_metrics
+        key: metrics[""][""][tfma_files.ACCURACY]["doubleValue"] for key, metrics in result.slicing_metrics
     }
     assert accuracies.pop(()) == pytest.approx(found.accuracy.value)
     assert {dict(key)[features.LABEL]: value for key, value in accuracies.items()} == pytest.approx(

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from components.evaluator import gates
-from components.evaluator.gates import Answers, Thresholds
-from components.shared import verdict
-from components.shared.verdict import Gate, Measure, Robustness, Verdict, VerdictError
+from components.evaluator import gates, tally
+from components.evaluator.gates import Thresholds
+from components.evaluator.tally import Tally
+from components.shared import measures, verdict
+from components.shared.measures import Measure
+from components.shared.verdict import Gate, Robustness, Verdict, VerdictError
 
 OPEN = Thresholds(
     accuracy=0.0,
@@ -30,14 +32,22 @@ SAID = [0, 0, 0, 2, 1, 0, 2, 2, 2, 2]
 
 
 def answers(
-    said: list[int], labels: list[int] = LABELS, confidence: float = 0.9, classes: int = 3
-) -> Answers:
-    probabilities = np.full((len(said), classes), (1 - confidence) / (classes - 1), np.float32)
-    probabilities[np.arange(len(said)), said] = confidence
-    return Answers(np.array(labels), probabilities)
+    said: list[int],
+    labels: list[int] = LABELS,
+    confidence: float = 0.9,
+    classes: int = 3,
+    in_production: list[int] | None = None,
+) -> Tally:
+    def probabilities(answered: list[int]) -> np.ndarray:
+        made = np.full((len(answered), classes), (1 - confidence) / (classes - 1), np.float32)
+        made[np.arange(len(answered)), answered] = confidence
+        return made
+
+    other = None if in_production is None else probabilities(in_production)
+    return tally.count(np.array(labels), probabilities(said), other)
 
 
-def failing(thresholds: Thresholds, *more: object, of: Answers | None = None) -> list[tuple[str, str]]:
+def failing(thresholds: Thresholds, *more: object, of: Tally | None = None) -> list[tuple[str, str]]:
     judged = gates.judge(thresholds, of or answers(SAID), *more)  # type: ignore[arg-type]
     return [(gate.name, gate.where) for gate in judged if not gate.passed]
 
@@ -67,7 +77,7 @@ def test_a_gate_passes_at_its_threshold_and_fails_beyond(
 
 
 def test_against_the_baseline_overall_and_by_class() -> None:
-    baseline = gates.compare("7", "f" * 64, answers([0, 0, 0, 0, 1, 0, 2, 2, 2, 2]), answers(SAID))
+    baseline = gates.compare("7", "f" * 64, answers(SAID, in_production=[0, 0, 0, 0, 1, 0, 2, 2, 2, 2]))
     assert baseline.accuracy.value == pytest.approx(0.9)
     assert baseline.accuracy_drop.value == pytest.approx(0.1)
     assert {c: drop.value for c, drop in baseline.class_accuracy_drop.items()} == {0: 0.25, 1: 0, 2: 0}
@@ -76,7 +86,7 @@ def test_against_the_baseline_overall_and_by_class() -> None:
     assert failing(closed(class_accuracy_drop=0.25), baseline) == []
     assert failing(closed(class_accuracy_drop=0.24), baseline) == [("class_accuracy_drop", "class 0")]
     # A better one loses nothing, and without a baseline there is no such gate.
-    better = gates.compare("7", "f" * 64, answers([2] * 10), answers(SAID))
+    better = gates.compare("7", "f" * 64, answers(SAID, in_production=[2] * 10))
     assert failing(closed(accuracy_drop=0, class_accuracy_drop=0), better) == []
     assert "accuracy_drop" not in {gate.name for gate in gates.judge(OPEN, answers(SAID))}
 
@@ -102,10 +112,14 @@ def test_a_class_with_too_few_examples_is_told_as_that_alone() -> None:
     assert failing(OPEN, of=missing) == []
 
 
+def drop(before: np.ndarray, after: np.ndarray) -> Measure:
+    return gates.drop(int((before & ~after).sum()), int((after & ~before).sum()), len(before))
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=50))
 def test_a_drop_lies_in_its_interval_and_turns_with_the_sides(pairs: list[tuple[bool, bool]]) -> None:
     before, after = np.array(pairs).T
-    forth, back = gates.drop(before, after), gates.drop(after, before)
+    forth, back = drop(before, after), drop(after, before)
     assert -1 <= forth.low <= forth.value <= forth.high <= 1
     assert (forth.value, forth.low, forth.high) == pytest.approx((-back.value, -back.high, -back.low))
 
@@ -115,9 +129,51 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     covered = 0
     for _ in range(400):
         before, after = generator.random((2, 500)) < np.array([[0.95], [0.93]])
-        measure = gates.drop(before, after)
+        measure = drop(before, after)
         covered += measure.low <= 0.02 <= measure.high
     assert binomtest(covered, 400, 0.95).pvalue > 0.001
+
+
+def test_an_interval_of_the_calibration_error_is_that_of_the_bootstrap() -> None:
+    """Resampling the examples themselves, which the Evaluator does not keep, gives the same interval."""
+    generator = np.random.default_rng(3)
+    confidence = generator.uniform(0.3, 1, 5000).astype(np.float32)
+    right = generator.random(5000) < confidence - 0.05
+    found = gates.calibration(measures.reliability_sums(confidence, right))
+    errors = []
+    for _ in range(1000):
+        chosen = generator.integers(5000, size=5000)
+        sums = measures.reliability_sums(confidence[chosen], right[chosen])
+        errors.append(measures.calibration_error(measures.reliability(sums)))
+    low, high = np.quantile(errors, (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((min(low, found.value), high), abs=0.002)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=40)
+)
+def test_a_tally_is_the_same_however_the_examples_are_spread(examples: list[tuple[int, int, int]]) -> None:
+    labels, said, other = (list(column) for column in zip(*examples, strict=True))
+    whole = answers(said, labels, in_production=other)
+    cut = len(labels) // 2
+    parts = [
+        answers(said[part], labels[part], in_production=other[part])
+        for part in (slice(cut), slice(cut, None))
+    ]
+    joined = parts[1] + parts[0]
+    assert joined.paired is not None
+    assert whole.paired is not None
+    assert joined.examples == len(labels)
+    np.testing.assert_array_equal(joined.confusion, whole.confusion)
+    np.testing.assert_array_equal(joined.paired.lost, whole.paired.lost)
+    np.testing.assert_array_equal(joined.paired.won, whole.paired.won)
+    np.testing.assert_allclose(joined.reliability, whole.reliability, rtol=1e-12)
+    assert joined.log_loss == pytest.approx(whole.log_loss, rel=1e-12)
+    for one, two in zip(gates.judge(OPEN, joined), gates.judge(OPEN, whole), strict=True):
+        assert one.value == pytest.approx(two.value, abs=1e-6)
+        if one.interval and two.interval:
+            assert one.interval == pytest.approx(two.interval, abs=1e-6)
 
 
 def test_calibration_sees_honest_and_boastful_probabilities() -> None:
@@ -125,8 +181,8 @@ def test_calibration_sees_honest_and_boastful_probabilities() -> None:
     labels = generator.integers(3, size=4000)
     right = generator.random(4000) < 0.8
     said = np.where(right, labels, (labels + 1) % 3).tolist()
-    honest = gates.calibration(answers(said, labels.tolist(), confidence=0.8))
-    boastful = gates.calibration(answers(said, labels.tolist(), confidence=0.99))
+    honest = gates.calibration(answers(said, labels.tolist(), confidence=0.8).reliability)
+    boastful = gates.calibration(answers(said, labels.tolist(), confidence=0.99).reliability)
     assert honest.value < 0.02
     assert boastful.value == pytest.approx(0.19, abs=0.02)
     assert boastful.low <= boastful.value <= boastful.high
@@ -135,16 +191,17 @@ def test_calibration_sees_honest_and_boastful_probabilities() -> None:
 
 @pytest.fixture
 def judged() -> Verdict:
-    candidate = answers(SAID)
-    baseline = gates.compare("7", "f" * 64, answers([2] * 10), candidate)
+    candidate = answers(SAID, in_production=[2] * 10)
+    baseline = gates.compare("7", "f" * 64, candidate)
     return Verdict(
         model="0" * 64,
         split="test",
-        accuracy=gates.accuracy(candidate.right),
-        class_accuracy=gates.class_accuracy(candidate),
-        calibration_error=gates.calibration(candidate),
+        accuracy=gates.overall_accuracy(candidate.confusion),
+        class_accuracy=gates.class_accuracy(candidate.confusion),
+        calibration_error=gates.calibration(candidate.reliability),
         log_loss=candidate.log_loss,
         confusion=candidate.confusion.tolist(),
+        reliability=measures.reliability(candidate.reliability),
         gates=gates.judge(closed(accuracy=0.9), candidate, baseline),
         baseline=baseline,
         robustness=(Robustness("noisy", 1, Measure(0.5, 0.4, 0.6, 10)),),
@@ -165,7 +222,7 @@ def test_a_verdict_that_contradicts_its_gates_is_none(judged: Verdict) -> None:
     with pytest.raises(VerdictError, match="its gates say otherwise"):
         verdict.from_json(judged.to_json().replace('"blessed": false', '"blessed": true'))
     with pytest.raises(VerdictError, match="another format"):
-        verdict.from_json(judged.to_json().replace('"format": 1', '"format": 2'))
+        verdict.from_json(judged.to_json().replace('"format": 2', '"format": 3'))
 
 
 @settings(max_examples=40)

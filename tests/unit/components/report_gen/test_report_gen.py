@@ -16,25 +16,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_data_validation as tfdv
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
-from sklearn.calibration import calibration_curve
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components.artifacts import DataBlessing, Images, Report
-from components.image_example_gen.executor import hashed
-from components.image_example_gen.shards import write_shard
+from components.artifacts import DataBlessing, Report
 from components.image_example_gen.sources import idx
 from components.report_gen import page
-from components.report_gen.executor import REPORT_FILE, SUMMARY_FILE, Executor
-from components.shared import chart, measures
+from components.report_gen.executor import Executor
+from components.shared import chart, verdict
+from components.shared.names import REPORT_FILE, SUMMARY_FILE
 from pipeline.schema import schema_text
 from tests.conftest import TINY_TEST, TINY_TRAIN
+from tests.unit.components.digits import GATES, judge, write_examples
 from tests.unit.components.nearest import Nearest
 from trainer import features, recipes
 
@@ -48,12 +44,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
     """The artifacts of a run on the tiny data set, each made by what makes it in a pipeline."""
     root = tmp_path_factory.mktemp("artifacts")
     made: dict[str, Artifact] = {
-        "dataset": Images(),
-        "examples": standard_artifacts.Examples(),
         "statistics": standard_artifacts.ExampleStatistics(),
         "anomalies": standard_artifacts.ExampleAnomalies(),
         "data_blessing": DataBlessing(),
-        "model": standard_artifacts.Model(),
         "model_run": standard_artifacts.ModelRun(),
         "evaluation": standard_artifacts.ModelEvaluation(),
         "model_blessing": standard_artifacts.ModelBlessing(),
@@ -62,7 +55,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
     }
     for name, artifact in made.items():
         artifact.uri = str(root / name)
-    made["dataset"].uri = str(tiny_mnist_dir)
     files = idx.find_files(tiny_mnist_dir)
     train = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
     test = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
@@ -71,17 +63,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
         features.VALIDATION: (train[0][550:], train[1][550:]),
         features.TEST: test,
     }
-    for name in ("examples", "statistics", "anomalies"):
-        made[name].split_names = artifact_utils.encode_split_names(list(SPLITS))
-    examples = made["examples"]
-    for key, value in {"height": 28, "width": 28, "num_classes": 10}.items():
-        examples.set_int_custom_property(key, value)
+    made["examples"] = examples = write_examples(root / "examples", split_up)
+    examples.set_int_custom_property("num_classes", 10)
+    for name in ("statistics", "anomalies"):
+        made[name].split_names = examples.split_names
     examples.set_string_custom_property("fingerprint", idx.inspect(tiny_mnist_dir).fingerprint)
     schema = tfdv.load_schema_text(_written(root / "schema.pbtxt", schema_text(10)))
-    for split, (images, labels) in split_up.items():
-        folder = artifact_utils.get_split_uri([examples], split)
-        write_shard(folder, str(root / "staging"), 0, 1, [hashed(images, labels, 0)], images.__getitem__)
-        examples.set_int_custom_property(f"{split}_examples", len(labels))
+    for split, (_, labels) in split_up.items():
         statistics = tfdv.generate_statistics_from_dataframe(
             pd.DataFrame({features.LABEL: labels.astype(np.int64)}), tfdv.StatsOptions(schema=schema)
         )
@@ -94,6 +82,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
             anomalies_pb2.Anomalies().SerializeToString(),
         )
     Nearest(*train).save(root / "model" / "Format-Serving")
+    Nearest(train[0][:40], train[1][:40]).save(root / "in-production")
+    gates = GATES.model_copy(update={"class_accuracy_drop": 0.02})
+    judged = judge(root, examples, root / "model", root / "in-production", gates)
+    assert judged.folder == made["evaluation"].uri
     training = {
         "steps": 60,
         "train_examples": 550,
@@ -180,7 +172,8 @@ def test_the_page_needs_nothing_but_itself_and_shows_every_mistake(
     wrong = np.flatnonzero(labels != probabilities.argmax(1))
     of_label = probabilities[wrong, labels[wrong]]
     expected = wrong[np.argsort(of_label, kind="stable")][:50]
-    assert [int(number) for number in re.findall(r"<small>#(\d+)</small>", html)] == expected.tolist()
+    assert [int(number) for number in re.findall(r"test-images#(\d+)</small>", html)] == expected.tolist()
+    assert f"mnist query --test-index {expected[0]}<" in html
     assert "Blessed and pushed" in html
     assert html.count("no anomaly") == 3
     assert "DataGate" not in html
@@ -207,45 +200,6 @@ def test_a_refused_model_has_its_page_too(make: Make, blessed: bool, servable: b
     assert '<h1 class="bad">Refused</h1>' in html
     assert told in html
     assert "1795437307" not in html
-
-
-@settings(deadline=None)
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_s_interval_is_scipy_s(share: tuple[int, int]) -> None:
-    right, count = share
-    expected = binomtest(right, count).proportion_ci(method="wilson")
-    found = measures.wilson(right, count)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert found.low <= found.value <= found.high
-
-
-def test_no_example_says_nothing_about_a_share() -> None:
-    found = measures.wilson(0, 0)
-    assert np.isnan(found.value)
-    assert (found.low, found.high) == (0.0, 1.0)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
-def test_confusion_is_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
-    labels, predicted = np.array(pairs).T
-    found = measures.confusion(labels, predicted, 5)
-    assert found.tolist() == sklearn_metrics.confusion_matrix(labels, predicted, labels=range(5)).tolist()
-
-
-def test_reliability_is_scikit_learn_s() -> None:
-    generator = np.random.default_rng(0)
-    confidence = generator.random(500, np.float32)
-    right = generator.random(500) < confidence**2
-    bins = measures.reliability(confidence, right)
-    accuracies, confidences = calibration_curve(right, confidence, n_bins=10)
-    assert [part.accuracy.value for part in bins] == pytest.approx(list(accuracies))
-    assert [part.confidence for part in bins] == pytest.approx(list(confidences))
-    expected = (
-        sum(p.count * abs(a - c) for p, a, c in zip(bins, accuracies, confidences, strict=True)) / 500
-    )
-    assert measures.calibration_error(bins) == pytest.approx(expected)
-    assert measures.calibration_error(bins) > 0.1  # such a model is overconfident
 
 
 def a_chart(title: str = "Accuracy") -> str:
@@ -358,37 +312,17 @@ def test_it_prints(browser: Any, make: Make) -> None:
 def test_the_verdict_s_gates_baseline_and_robustness_are_on_the_page(
     make: Make, inputs: dict[str, Artifact]
 ) -> None:
-    share = {"value": 0.875, "low": 0.8, "high": 0.92, "examples": 100}
-    verdict = {
-        "accuracy": share,
-        "gates": [
-            {
-                "name": "class_accuracy_drop",
-                "where": "class 3",
-                "metric": "accuracy lost against the baseline",
-                "value": 0.0625,
-                "bound": "at most",
-                "threshold": 0.02,
-                "passed": False,
-                "interval": [0.01, 0.11],
-                "examples": 16,
-            }
-        ],
-        "baseline": {"class_accuracy": {"3": share}},
-        "robustness": [
-            {"corruption": name, "severity": severity, "accuracy": share}
-            for name in ("noisy", "thinner")
-            for severity in (1, 2)
-        ],
-    }
-    file = Path(inputs["evaluation"].uri, "verdict.json")
-    _written(file, json.dumps(verdict))
-    try:
-        html = (make(blessed=False) / REPORT_FILE).read_text()
-    finally:
-        file.unlink()
+    judged = verdict.from_json(Path(inputs["evaluation"].uri, verdict.VERDICT_FILE).read_text())
+    assert judged.baseline is not None
+    html = (make() / REPORT_FILE).read_text()
+    assert html.count('<tr class="passed">') + html.count('<tr class="failed">') == len(judged.gates)
     assert "accuracy lost against the baseline" in html
-    assert "at most 0.02" in html
     assert html.count("in production</th>") == 1
-    assert page.percent(0.875) in html
-    assert html.count('aria-label="Noisy"') == html.count('aria-label="Thinner"') == 1
+    assert page.percent(judged.baseline.class_accuracy[3].value) in html
+    for corruption in {part.corruption for part in judged.robustness}:
+        assert html.count(f'aria-label="{corruption.capitalize()}"') == 1
+
+
+def test_the_place_in_an_idx_file_is_known_from_an_example_s_id() -> None:
+    assert page.test_index("t10k-images-idx3-ubyte.gz#17") == 17
+    assert page.test_index("test/7/picture.png") is None

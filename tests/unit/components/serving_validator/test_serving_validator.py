@@ -24,7 +24,7 @@ from components.image_example_gen.sources import idx
 from components.pusher.executor import Executor as Pusher
 from components.serving_validator import checks, executor, tied
 from components.serving_validator.executor import Executor
-from components.shared import classifier
+from components.shared import classifier, names
 from serving.client import Client
 from serving.protocol.errors import Code, ServingError
 from trainer import features, warmup
@@ -142,11 +142,11 @@ def model_dir(tmp_path: Path) -> Path:
 
 def reason(blessing: standard_artifacts.InfraBlessing) -> str:
     """The reason of a refusal, found alike in the property and the report."""
-    report = json.loads((Path(blessing.uri) / executor.REPORT_FILE).read_text())
+    report = json.loads((Path(blessing.uri) / names.SERVING_VALIDATOR_FILE).read_text())
     assert blessing.get_int_custom_property("blessed") == int(report["blessed"]) == 0
     assert (Path(blessing.uri) / executor.NOT_BLESSED_FILE).exists()
     assert not (Path(blessing.uri) / executor.BLESSED_FILE).exists()
-    text = blessing.get_string_custom_property(executor.REASON_PROPERTY)
+    text = blessing.get_string_custom_property(names.REASON)
     assert text == report["reason"]
     assert "\n" not in text
     return text
@@ -178,7 +178,7 @@ def test_a_good_model_is_blessed_and_pushed(
 ) -> None:
     Candidate().save(model_dir(tmp_path))
     blessing = validate()
-    report = json.loads((Path(blessing.uri) / executor.REPORT_FILE).read_text())
+    report = json.loads((Path(blessing.uri) / names.SERVING_VALIDATOR_FILE).read_text())
     assert report["blessed"], report["reason"]
     assert blessing.get_int_custom_property("blessed") == 1
     assert (Path(blessing.uri) / executor.BLESSED_FILE).exists()

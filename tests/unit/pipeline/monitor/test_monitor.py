@@ -17,7 +17,7 @@ from tensorflow_serving.apis import model_pb2
 from components.image_example_gen.executor import hashed
 from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import idx
-from components.shared import classifier, image_facts
+from components.shared import answers, classifier, image_facts
 from components.shared.dataset_facts import FACTS_FILE, survey
 from pipeline.history import records
 from pipeline.monitor import drift, page
@@ -57,6 +57,9 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
     (root / "blessing" / FACTS_FILE).write_text(found.to_json())
     means_model.save(root / "model" / "Format-Serving", train, labels)
     means_model.save(root / "serving" / "mnist" / str(VERSION), train, labels)
+    said = classifier.load(root / "model" / "Format-Serving").of_images(digits[0])
+    with answers.writing(str(root / "evaluation"), 0, 1) as writer:
+        writer.write([str(number) for number in range(len(said))], digits[1].astype(np.int64), said)
     pushed = {
         "pushed": 1,
         "pushed_version": str(VERSION),
@@ -69,6 +72,7 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
             node("ImageExampleGen", "examples", root),
             node("DataGate", "blessing", root),
             node("Trainer", "model", root),
+            node("Evaluator", "evaluation", root),
             node("Pusher", "pushed_model", root, pushed),
         ),
     )
@@ -98,16 +102,19 @@ Log = Callable[..., Path]
 @pytest.fixture
 def log(run: records.Run, tmp_path: Path) -> Log:
     """Writes requests and the model's answers as the server writes them."""
-    classify = classifier.load(artifact(run, "Trainer", "model") / "Format-Serving")
+    model = classifier.load(artifact(run, "Trainer", "model") / "Format-Serving")
 
     def write(images: np.ndarray, form: str = features.IMAGE, version: int = VERSION) -> Path:
         writer = RequestLog(RequestLogConfig(tmp_path), Metrics().log_count)
         for first in range(0, len(images), 50):
             some = images[first : first + 50]
-            classes, probabilities = classify(some)
+            probabilities = model.of_images(some)
             spec = model_pb2.ModelSpec(name="mnist")
             spec.version.value = version
-            outputs = {features.CLASSES: classes, features.PROBABILITIES: probabilities}
+            outputs = {
+                features.CLASSES: probabilities.argmax(axis=1),
+                features.PROBABILITIES: probabilities,
+            }
             writer.predict({form: as_form(some, form)}, (), Prediction(spec, outputs))
         writer.close()
         return tmp_path
@@ -156,7 +163,8 @@ def test_real_digits_through_a_real_server_are_no_drift(
     assert drifted == set()
     assert not found.drifted
     assert (found.observed.requests, found.observed.images) == (50, 1000)
-    classes, probabilities = classifier.load(served / str(VERSION))(digits[0][:1000])
+    probabilities = classifier.load(served / str(VERSION)).of_images(digits[0][:1000])
+    classes = probabilities.argmax(axis=1)
     assert found.observed.classes.tolist() == np.bincount(classes, minlength=10).tolist()
     confidence = image_facts.unit_histogram(probabilities.max(axis=1))
     np.testing.assert_array_equal(found.observed.histograms[drift.CONFIDENCE], confidence)

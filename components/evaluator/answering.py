@@ -1,0 +1,185 @@
+"""Asks the models about every example, on Beam: answers go to files, and what they come to is counted.
+
+One element is a file of examples, which a worker streams through both models; so memory does not grow with
+the data, and many files are worked at side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluator import tally
+from components.evaluator.tally import Tally
+from components.shared import answers, classifier, examples
+from components.shared.answers import Mistake
+from components.shared.classifier import Classifier, ModelError
+
+WORST = 50  # mistakes that are kept
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker knows.
+
+    Attributes:
+        candidate: folder of a SavedModel.
+        baseline: folder of the one in production, empty where there is none.
+        output: folder for the answers.
+        files: how many files of examples there are.
+        batch: examples that a model is asked about at once.
+        sample: how many examples to keep for later.
+    """
+
+    candidate: str
+    baseline: str
+    output: str
+    files: int
+    batch: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of some files.
+
+    Attributes:
+        tally: None where there was no example, or the candidate did not answer.
+        mistakes: the worst, worst first.
+        sample: those with the smallest content hashes: hash and serialized example.
+        refused: why the candidate did not answer, empty where it did.
+        baseline_refused: the same of the model in production.
+    """
+
+    tally: Tally | None = None
+    mistakes: tuple[Mistake, ...] = ()
+    sample: tuple[tuple[bytes, bytes], ...] = ()
+    refused: str = ""
+    baseline_refused: str = ""
+
+
+def merge(parts: Iterable[Part], sample: int) -> Part:
+    """All parts as one."""
+    every = list(parts)
+    tallies = [part.tally for part in every if part.tally is not None]
+    return Part(
+        tally=reduce(lambda one, other: one + other, tallies) if tallies else None,
+        mistakes=tuple(_worst(mistake for part in every for mistake in part.mistakes)),
+        sample=tuple(heapq.nsmallest(sample, (pair for part in every for pair in part.sample))),
+        refused=max(part.refused for part in every) if every else "",
+        baseline_refused=max(part.baseline_refused for part in every) if every else "",
+    )
+
+
+class Answer(beam.DoFn):
+    """Asks about one file of examples: its number and its path in, a Part out."""
+
+    def __init__(self, job: Job) -> None:
+        """Know the job."""
+        super().__init__()
+        self._job = job
+
+    def setup(self) -> None:
+        """Load the models, or take those that this process has."""
+        self._candidate = classifier.load(self._job.candidate)
+        self._baseline = classifier.load(self._job.baseline) if self._job.baseline else None
+
+    def process(self, element: tuple[int, str]) -> Iterator[Part]:
+        """Stream the file through the models."""
+        number, path = element
+        part, baseline = Part(), self._baseline
+        with answers.writing(self._job.output, number, self._job.files) as writer:
+            for row, some in _numbered(path, self._job.batch):
+                try:
+                    said = _ask(self._candidate, some)
+                except ModelError as error:
+                    yield Part(refused=str(error))
+                    return
+                other, refused = None, ""
+                if baseline is not None:
+                    try:
+                        other = _ask(baseline, some)
+                        if other.shape != said.shape:
+                            raise ModelError(f"it knows {other.shape[1]} classes, not {said.shape[1]}")
+                    except ModelError as error:
+                        # A model of another problem is in production: nothing can be lost against it.
+                        other, refused, baseline = None, str(error), None
+                ids = [_id(at, path, row + place) for place, at in enumerate(some.ids)]
+                writer.write(ids, some.labels, said)
+                found = Part(
+                    tally=tally.count(some.labels, said, other),
+                    mistakes=tuple(_mistakes(some, ids, said)),
+                    sample=tuple(_hashed(some)) if self._job.sample else (),
+                    baseline_refused=refused,
+                )
+                part = merge((part, found), self._job.sample)
+        yield part
+
+
+def run(pipeline: beam.Pipeline, job: Job, paths: list[str]) -> beam.PCollection[Part]:
+    """The transform: files of examples in, one Part out."""
+    return (
+        pipeline
+        | "Files" >> beam.Create(list(enumerate(paths)))
+        | "Spread" >> beam.Reshuffle()
+        | "Answer" >> beam.ParDo(Answer(job))
+        | "Merge" >> beam.CombineGlobally(merge, job.sample)
+    )
+
+
+def _numbered(path: str, batch: int) -> Iterator[tuple[int, examples.Examples]]:
+    """Batches, and the place of the first example of each in the file."""
+    row = 0
+    for some in examples.read([path], batch):
+        yield row, some
+        row += len(some.labels)
+
+
+def _ask(model: Classifier, some: examples.Examples) -> NDArray[np.float32]:
+    said = model.of_examples(some.records)
+    if some.labels.min() < 0:
+        raise ValueError("an example has no label")
+    if some.labels.max() >= said.shape[1]:
+        raise ModelError(f"it knows {said.shape[1]} classes, and labels go up to {some.labels.max()}")
+    return said
+
+
+def _id(given: bytes, path: str, row: int) -> str:
+    """Where an example comes from; one that does not say is named by its place among the examples."""
+    return given.decode(errors="replace") or f"{path.rpartition('/')[2]}#{row}"
+
+
+def _mistakes(some: examples.Examples, ids: list[str], said: NDArray[np.float32]) -> list[Mistake]:
+    predicted = said.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != some.labels)
+    of_label = said[wrong, some.labels[wrong]]
+    if len(wrong) > WORST:
+        wrong = wrong[np.argsort(of_label, kind="stable")[:WORST]]
+    records = some.records.numpy() if len(wrong) else []
+    return [
+        Mistake(
+            id=ids[at],
+            label=int(some.labels[at]),
+            predicted=int(predicted[at]),
+            label_probability=float(said[at, some.labels[at]]),
+            predicted_probability=float(said[at, predicted[at]]),
+            example=records[at],
+        )
+        for at in wrong
+    ]
+
+
+def _worst(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    return heapq.nsmallest(WORST, mistakes, key=lambda mistake: (mistake.label_probability, mistake.id))
+
+
+def _hashed(some: examples.Examples) -> Iterator[tuple[bytes, bytes]]:
+    for raw, record in zip(some.raw, some.records.numpy(), strict=True):
+        yield hashlib.blake2b(raw, digest_size=8).digest(), record
