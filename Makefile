@@ -12,7 +12,7 @@ IMAGE ?= $(PROGRAM)-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve check test test-flink test-fresh lint bench conformance image test-image lock clean help
+.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench conformance image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -31,6 +31,10 @@ serve: $(READY)  ## TF Serving's API on the pushed model, and a page to draw dig
 
 check: lint  ## what to run before each commit: lint, and the unit tests that need no data
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m 'not (slow or data)' tests/unit
+
+coverage: data  ## the lines that the unit tests run; fails below the floor in pyproject.toml
+	@mkdir -p .cache
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --cov tests/unit
 
 test: data  ## all tests, whole pipeline runs included, two files at a time: JOBS=2
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
