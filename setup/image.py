@@ -24,7 +24,8 @@ from setup.venv import (
     uv_environment,
 )
 
-# For compilers and editors: no code of ours or of TFX's opens these at run time.
+# For compilers and editors: no code of ours or of TFX's opens these at run time. The packages' own tests,
+# 120 MB, go too.
 NOT_NEEDED = ("tensorflow/include", "clang/native", "tensorflow/xla_aot_runtime_src")
 LAUNCHER = """\
 #!{python}
@@ -68,8 +69,9 @@ def build(venv: Path, app: Path, extras: list[str]) -> None:
     if subprocess.run([*sync, requirements, "--python", python], env=env, check=False).returncode:
         raise SetupError("uv could not install the packages: its message is above")
     (packages,) = venv.glob("lib/python3.*/site-packages")
-    for name in NOT_NEEDED:
-        shutil.rmtree(packages / name, ignore_errors=True)
+    tests = [folder for folder in packages.rglob("tests") if folder.is_dir()]
+    for folder in (*(packages / name for name in NOT_NEEDED), *tests):
+        shutil.rmtree(folder, ignore_errors=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (packages / f"{project['name']}.pth").write_text(f"{app}\n")
     for name, target in project["scripts"].items():
