@@ -8,7 +8,6 @@ Serving's words.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from itertools import chain
@@ -36,6 +35,7 @@ from serving.protocol.signatures import Tensor
 from serving.protocol.tensors import MAX_RANK
 
 BASE64 = "b64"
+WHITE_SPACE = b" \t\n\v\f\r"  # of C's isspace
 BYTES_SUFFIX = "_bytes"  # outputs with such a name hold bytes, not text
 MAX_QUOTED = 256  # of the client's own JSON in a message
 
@@ -290,14 +290,20 @@ def _string(value: Any) -> bytes:
 def decode_base64(value: Mapping[str, str]) -> bytes:
     """The bytes of a {"b64": …} object.
 
+    By the rules of absl::Base64Unescape: white space may stand anywhere (`base64` writes lines), the
+    padding may be left out but not be wrong, may be dots, and the bits that it covers are ignored.
+
     Raises:
         ServingError: INVALID_ARGUMENT when it is no base64.
     """
-    text = value[BASE64]
     try:
-        # Like absl, which takes the padding or leaves it.
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        digits = value[BASE64].encode("ascii").translate(None, WHITE_SPACE)
+        bare = digits.rstrip(b"=.")
+        padding = -len(bare) % 4
+        if len(digits) - len(bare) not in (0, padding):
+            raise invalid("Unable to base64 decode")
+        return base64.b64decode(bare + b"=" * padding, validate=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are
         raise invalid("Unable to base64 decode") from None
 
 
