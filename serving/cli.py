@@ -54,6 +54,24 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option(
     "--arrival-timeout", default=10.0, show_default=True, help="Seconds for a REST request to arrive."
 )
+@click.option(
+    "--keep-alive",
+    default=620.0,
+    show_default=True,
+    help="Seconds that a connection stays without requests.",
+)
+@click.option(
+    "--max-connections", default=4096, show_default=True, help="At each port; idle ones make room."
+)
+@click.option(
+    "--grpc-channel-arguments",
+    default="",
+    help="Of gRPC's core, as TF Serving takes them: grpc.max_connection_age_ms=600000,…",
+)
+@click.option("--cors", is_flag=True, help="Web pages of any origin may ask by REST.")
+@click.option(
+    "--config-poll", default=0.0, help="Read a changed --model-config-file again, every so many seconds."
+)
 @click.option("--tls-cert", type=FILE, help="Certificate (PEM): both ports speak TLS.")
 @click.option("--tls-key", type=FILE, help="Its key (PEM).")
 @click.option(
@@ -94,6 +112,11 @@ def serve(
     max_request_mb: int,
     rest_timeout: float,
     arrival_timeout: float,
+    keep_alive: float,
+    max_connections: int,
+    grpc_channel_arguments: str,
+    cors: bool,
+    config_poll: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -108,7 +131,7 @@ def serve(
     from serving.models.batching import BatchingParameters
     from serving.models.config_file import ConfigFileError, ModelConfig, read_batching, read_models
     from serving.server.rest import Limits
-    from serving.server.run import ServerConfig
+    from serving.server.run import ServerConfig, channel_arguments
     from serving.server.run import serve as run
     from serving.server.telemetry.request_log import RequestLogConfig
     from serving.server.tls import Tls
@@ -133,6 +156,12 @@ def serve(
             op_threads=op_threads,
             limits=Limits(max_request_mb * 2**20, arrival_timeout, rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
+            keep_alive_s=keep_alive,
+            max_connections=max_connections,
+            grpc_arguments=channel_arguments(grpc_channel_arguments),
+            cors=cors,
+            model_config_file=model_config_file,
+            model_config_poll_s=config_poll,
             access_log=access_log,
             request_log=RequestLogConfig(log_requests, log_sampling_rate) if log_requests else None,
         )

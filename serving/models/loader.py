@@ -18,14 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.models.config_file import ModelConfig
+from serving.models.folders import hint, is_version
 from serving.models.servable import Servable
 from serving.protocol.errors import Code, ServingError, invalid
 
 log = logging.getLogger(__name__)
 
-# The file that makes a folder a version: whoever copies a model may make the folder long before it is
-# complete.
-MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 VERSION = re.compile(r"\d{1,18}")
 # How often the folders are looked at, as TF Serving does.
 POLL_S = 1.0
@@ -280,7 +278,8 @@ class Loader:
         found = find_versions(model.config.base_path)
         if not found and name not in waiting:
             waiting.add(name)
-            log.warning("%s: no version in %s yet; waiting for one", name, model.config.base_path)
+            path = model.config.base_path
+            log.warning("%s: no version in %s yet; waiting for one%s", name, path, hint(path))
         if found is None:  # the folder is away: an unmounted volume must not end the service
             return
         if found:
@@ -355,17 +354,14 @@ class Loader:
 def find_versions(base_path: Path) -> dict[int, Path] | None:
     """The version folders of a model that hold a SavedModel; None when the base folder cannot be read.
 
-    `00000123` is version 123; anything that is no number is left alone.
+    `00000123` is version 123; anything that is no number is left alone, and so is a folder without the
+    model's file: whoever copies a model may make the folder long before it is complete.
     """
     try:
         folders = [folder for folder in base_path.iterdir() if VERSION.fullmatch(folder.name)]
     except OSError:
         return None
-    return {
-        int(folder.name): folder
-        for folder in sorted(folders)
-        if any((folder / name).is_file() for name in MODEL_FILES)
-    }
+    return {int(folder.name): folder for folder in sorted(folders) if is_version(folder)}
 
 
 def settle_memory() -> None:

@@ -1,62 +1,34 @@
-"""uvicorn as this server needs it: no signals of its own, and no patience with clients that never finish a
-request.
-"""
+"""uvicorn as this server needs it: no signals of its own, and connections that watch their clients."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serving.server.connection import Pool, protocol
 from serving.server.tls import Tls
 
-TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
+@dataclass(frozen=True)
+class HttpConfig:
+    """What the REST port does with connections."""
 
-class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose request line and headers do not arrive in time."""
-
-    head_timeout_s: float
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A head is due from now on."""
-        super().connection_made(transport)
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        """A head that has begun is due, one that has come is not."""
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._expect_head()
-        else:
-            self._stop_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is due any more."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _expect_head(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.head_timeout_s, self._give_up)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TIMED_OUT)
-            self.transport.close()
+    tls: Tls | None = None
+    max_connections: int = (
+        4096  # beyond it idle ones are closed, and without those new ones are answered 503
+    )
+    keep_alive_s: float = 620.0  # without a request; above the 60 s of nginx and AWS, and Google's 600
+    arrival_timeout_s: float = 10.0  # for a head to arrive, and for a body to get on
+    max_body_bytes: int = 256 * 2**20
+    drain_s: float = 30.0  # how long a shutdown waits for requests in flight
 
 
 class HttpServer(uvicorn.Server):
@@ -67,37 +39,42 @@ class HttpServer(uvicorn.Server):
         """Capture none."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; a TLS handshake that does not go on is given up like a head that does not."""
+        config = self.config
+        kind: Any = config.http_protocol_class
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                lambda: kind(config=config, server_state=self.server_state, app_state={}),
+                sock=each,
+                ssl=config.ssl,
+                ssl_handshake_timeout=kind.arrival_timeout_s if config.ssl else None,
+                backlog=config.backlog,
+            )
+            for each in sockets or []
+        ]
+        self.started = True
 
-def create(
-    app: ASGIApp, tls: Tls | None, max_connections: int, head_timeout_s: float, drain_s: float
-) -> HttpServer:
-    """A server for an application; it is given its socket when it is run.
 
-    Args:
-        app: the application.
-        tls: certificate and key, when it speaks TLS.
-        max_connections: more are answered 503.
-        head_timeout_s: how long the head of a request may take to arrive.
-        drain_s: how long a shutdown waits for requests in flight.
-    """
+def create(app: ASGIApp, config: HttpConfig) -> HttpServer:
+    """A server for an application; it is given its socket when it is run."""
     options: dict[str, Any] = {}
-    if tls is not None:
-        options = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
-        if tls.client_ca is not None:
-            options |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    if config.tls is not None:
+        options = {"ssl_certfile": str(config.tls.certificate), "ssl_keyfile": str(config.tls.key)}
+        if config.tls.client_ca is not None:
+            options |= {"ssl_ca_certs": str(config.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     return HttpServer(
         uvicorn.Config(
             app,
-            http=type("Protocol", (ImpatientProtocol,), {"head_timeout_s": head_timeout_s}),
+            http=protocol(Pool(config.max_connections), config.arrival_timeout_s, config.max_body_bytes),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
             proxy_headers=False,
-            limit_concurrency=max_connections,
-            timeout_graceful_shutdown=int(drain_s),
+            timeout_keep_alive=config.keep_alive_s,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=int(config.drain_s),
             **options,
         )
     )

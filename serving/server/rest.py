@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from google.protobuf import json_format
@@ -31,6 +29,8 @@ from serving.protocol.protos import (
     model_pb2,
     regression_pb2,
 )
+from serving.server import codings
+from serving.server.codings import HttpError
 from serving.server.service import SIGNATURE_DEF, Service
 from serving.server.telemetry.access_log import Record, Recorder
 from serving.server.telemetry.metrics import CONTENT_TYPE
@@ -45,6 +45,14 @@ STATUS = re.compile(
 METRICS_PATH = "/monitoring/prometheus/metrics"
 WEB = Path(__file__).parent.parent / "web"
 MAX_VERSION = 2**63 - 1
+MIN_PACKED_BYTES = 1024  # of an answer; a smaller one is one packet anyway
+VARY = (b"vary", b"accept-encoding")
+# As TF Serving's --rest_api_enable_cors_support.
+CORS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+)
 
 HTTP_STATUS = {
     Code.OK: 200,
@@ -69,19 +77,30 @@ class Limits:
     """What a client may ask of the REST API."""
 
     max_body_bytes: int = 256 * 2**20  # unpacked
-    arrival_timeout_s: float = 10.0  # for a head to arrive, and for a body
+    arrival_timeout_s: float = 10.0  # for a head to arrive, and for a body to get on
     answer_timeout_s: float = 30.0  # as TF Serving's --rest_api_timeout_in_ms
     max_in_flight: int = 1024  # more requests at a time are refused
     threads: int = 256  # that work on requests; made when they are needed
 
 
-class HttpError(ServingError):
-    """A failure of HTTP itself, which TF Serving has no code for; the connection is closed after it."""
+@dataclass(frozen=True)
+class Call:
+    """A request to the API, read."""
 
-    def __init__(self, status: int, code: Code, message: str) -> None:
-        """Keep the HTTP status beside what the metrics count."""
-        super().__init__(code, message)
-        self.status = status
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    peer: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back."""
+
+    status: int
+    content: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class RestApp:
@@ -93,6 +112,7 @@ class RestApp:
         recorder: Recorder,
         limits: Limits | None = None,
         web: Path = WEB,
+        cors: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -101,11 +121,18 @@ class RestApp:
             recorder: keeps count.
             limits: what a client may ask.
             web: a folder of static files, served at `/` when it is there.
+            cors: whether pages of any origin may read the answers.
         """
         self._service = service
         self._recorder = recorder
         self._limits = limits or Limits()
-        pages: list[BaseRoute] = [Route("/samples.json", self._samples)]
+        self._cors = cors
+        pages: list[BaseRoute] = [
+            Route(METRICS_PATH, self._metrics),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/samples.json", self._samples),
+        ]
         if web.is_dir():
             pages.append(Mount("/", StaticFiles(directory=web, html=True)))
         self._threads = ThreadPoolExecutor(self._limits.threads, "rest")
@@ -116,56 +143,73 @@ class RestApp:
         """Answer a request."""
         if scope["type"] != "http":
             return
-        path: str = scope["path"]
-        if path.lower().startswith("/v1/"):
-            response = await self._api(scope, receive)
-        elif path == METRICS_PATH:
-            response = Response(self._recorder.metrics.page(), media_type=CONTENT_TYPE)
+        if scope["path"].lower().startswith("/v1/"):
+            await self._api(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"allow": "GET, HEAD, OPTIONS"})(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
-            return
-        await response(scope, receive, send)
 
-    async def _api(self, scope: Scope, receive: Receive) -> Response:
+    async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers[name] = headers[name] + b", " + value if name in headers else value
         method = scope["method"]
-        path = scope["raw_path"].split(b"?")[0].decode("latin-1")
+        if method == "OPTIONS" and self._cors:
+            await _send(send, Answer(200, b"", CORS))
+            return
         try:
             if self._in_flight >= self._limits.max_in_flight:
                 raise ServingError(Code.RESOURCE_EXHAUSTED, "too many requests in flight")
             self._in_flight += 1
             try:
-                body = await self._body(scope, receive) if method == "POST" else b""
+                body = await self._body(headers, receive) if method == "POST" else b""
                 peer = ":".join(map(str, scope.get("client") or ()))
+                call = Call(method, scope["raw_path"].decode("latin-1"), headers, body, peer)
                 # In a thread of its own: what is big takes long to read, and waiting for a batch is
                 # waiting.
-                content = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._answer, method, path, body, peer
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._respond, call
                 )
             finally:
                 self._in_flight -= 1
-            return Response(content, media_type="application/json")
-        except HttpError as error:
-            return _json(error.status, {"error": error.message}, close=True)
         except ServingError as error:
-            return _json(HTTP_STATUS.get(error.code, 500), {"error": error.message})
+            answer = _error(error)
+            if b"expect" in headers:  # whether the body comes after all cannot be known
+                answer = replace(answer, headers=((b"connection", b"close"),))
+        if self._cors:
+            answer = replace(answer, headers=(*answer.headers, *CORS))
+        await _send(send, answer)
 
-    def _answer(self, method: str, path: str, body: bytes, peer: str) -> bytes:
+    def _respond(self, call: Call) -> Answer:
+        try:
+            content = self._answer(call)
+        except ServingError as error:
+            return _error(error)
+        if len(content) < MIN_PACKED_BYTES:
+            return Answer(200, content)
+        if not codings.accepts_gzip(call.headers.get(b"accept-encoding", b"")):
+            return Answer(200, content, (VARY,))
+        return Answer(200, codings.pack(content), ((b"content-encoding", b"gzip"), VARY))
+
+    def _answer(self, call: Call) -> bytes:
         """The body of the answer.
 
         Raises:
             ServingError: of any kind.
         """
         caller = Caller(time.monotonic() + self._limits.answer_timeout_s)
-        pattern = {"POST": PREDICTION, "GET": STATUS}.get(method)
-        match = pattern.fullmatch(path) if pattern else None
+        body = codings.unpack(call.body, call.headers, self._limits.max_body_bytes)
+        pattern = {"POST": PREDICTION, "GET": STATUS}.get(call.method)
+        match = pattern.fullmatch(call.path) if pattern else None
         kind = ((match.group(4) if match else None) or "status").lower()
         with self._recorder.request("REST", kind.capitalize()) as record:
-            record.peer, record.request_bytes = peer, len(body)
+            record.peer, record.request_bytes = call.peer, len(body)
             if match is None:
-                raise invalid(f"Malformed request: {method} {path}")
+                raise invalid(f"Malformed request: {call.method} {call.path}")
             spec = _model_spec(match)
             record.model = spec.name
-            if method == "GET":
+            if call.method == "GET":
                 return self._about(spec, kind).encode()
             return self._infer(spec, kind, body, record, caller)
 
@@ -217,6 +261,22 @@ class RestApp:
         ]
         return f'{{\n"model_spec":{parts[0]},\n"metadata": {{"signature_def": {parts[1]}}}\n}}\n'
 
+    async def _metrics(self, request: Request) -> Response:
+        del request
+        return Response(self._recorder.metrics.page(), media_type=CONTENT_TYPE)
+
+    async def _healthz(self, request: Request) -> Response:
+        """Whether the process answers at all."""
+        del request
+        return Response("ok\n", media_type="text/plain")
+
+    async def _readyz(self, request: Request) -> Response:
+        """Whether the models answer."""
+        del request
+        if self._service.ready:
+            return Response("ok\n", media_type="text/plain")
+        return Response("no version of some model answers yet\n", 503, media_type="text/plain")
+
     async def _samples(self, request: Request) -> Response:
         del request
         samples = await asyncio.get_running_loop().run_in_executor(self._threads, self._service.samples)
@@ -224,39 +284,25 @@ class RestApp:
             return Response(status_code=404)
         return Response(samples, media_type="application/json")
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The request's body, unpacked, and never more than the limit of it."""
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The request's body as it was sent, and never more than the limit of it."""
         limit = self._limits.max_body_bytes
-        encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
-        packed = any(b"gzip" in value.lower() for value in encodings)
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if packed else None
+        too_big = HttpError(
+            413, Code.RESOURCE_EXHAUSTED, f"request body is over the limit of {limit} bytes"
+        )
+        if int(headers.get(b"content-length", b"0")) > limit:
+            raise too_big
         chunks, size = [], 0
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limits.arrival_timeout_s
         while True:
-            try:
-                message = await asyncio.wait_for(receive(), deadline - loop.time())
-            except TimeoutError:
-                raise HttpError(
-                    408, Code.DEADLINE_EXCEEDED, "the request's body did not arrive in time"
-                ) from None
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise ServingError(Code.CANCELLED, "the client has gone")
             chunk = message.get("body", b"")
-            if unpack is not None:
-                try:
-                    chunk = unpack.decompress(chunk, limit - size + 1)
-                except zlib.error as error:
-                    raise invalid(f"Failed to decompress the gzip body: {error}") from None
             size += len(chunk)
             if size > limit:
-                raise HttpError(
-                    413, Code.RESOURCE_EXHAUSTED, f"request body is over the limit of {limit} bytes"
-                )
+                raise too_big
             chunks.append(chunk)
             if not message.get("more_body"):
-                if unpack is not None and not unpack.eof:
-                    raise invalid("Failed to decompress the gzip body: it ends too early")
                 return b"".join(chunks)
 
 
@@ -272,8 +318,17 @@ def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     return spec
 
 
-def _json(status: int, document: Mapping[str, Any], *, close: bool = False) -> Response:
-    headers = {"connection": "close"} if close else {}
-    return Response(
-        json_tensors.dump(document), status_code=status, media_type="application/json", headers=headers
-    )
+def _error(error: ServingError) -> Answer:
+    status = error.status if isinstance(error, HttpError) else HTTP_STATUS.get(error.code, 500)
+    headers = ((b"accept-encoding", b"gzip"),) if status == 415 else ()
+    return Answer(status, json_tensors.dump({"error": error.message}), headers)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    headers = [
+        (b"content-length", b"%d" % len(answer.content)),
+        (b"content-type", b"application/json"),
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.content})

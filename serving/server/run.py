@@ -6,22 +6,26 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.models.batching import Batcher, BatchingParameters
-from serving.models.config_file import ModelConfig
+from serving.models.config_file import ConfigFileError, ModelConfig, read_models
+from serving.models.folders import hint, is_version
 from serving.models.loader import Loader
 from serving.models.warmup import warm_up
+from serving.protocol.errors import ServingError
 from serving.protocol.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
-from serving.server import http
+from serving.server import descriptors, http
 from serving.server.grpc import ModelServicer, PredictionServicer
+from serving.server.http import HttpConfig
 from serving.server.rest import Limits, RestApp
 from serving.server.service import Service
 from serving.server.telemetry.access_log import AccessLog, Recorder
@@ -33,6 +37,9 @@ log = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 READY_CHECK_S = 0.05
+RELOAD_S = 60.0  # for the models of a changed config file to answer
+GRPC_PING_S = 60
+GRPC_LEAST_PING_S = 10
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,16 @@ class ServerConfig:
     op_threads: int = 1  # of each model, see Servable
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
+    keep_alive_s: float = 620.0  # without a request; load balancers keep theirs for 60 s, Google's for 600
+    grpc_arguments: Mapping[str, int | str] = field(default_factory=dict)  # of gRPC's core, over ours
+    cors: bool = False  # REST answers may be read by pages of any origin
+    model_config_file: Path | None = None  # where `models` come from; read again every
+    model_config_poll_s: float = 0.0  # seconds; 0 reads it once
     access_log: Path | None = None
     request_log: RequestLogConfig | None = None
     grpc_threads: int = 256  # that work on requests; made when they are needed
     max_concurrent_requests: int = 1024  # at each port; more are refused
-    max_connections: int = 4096  # at the REST port
+    max_connections: int = 4096  # at each port; idle ones make room
     drain_s: float = 30.0  # after SIGTERM, for requests in flight
 
 
@@ -67,6 +79,21 @@ class Addresses:
 OnAddresses = Callable[[Addresses], None]
 
 
+def channel_arguments(text: str) -> dict[str, int | str]:
+    """gRPC's channel arguments as TF Serving's command line takes them: `name=value,name=value`.
+
+    Raises:
+        ConfigFileError: for what has no name or no value.
+    """
+    arguments: dict[str, int | str] = {}
+    for each in filter(None, text.split(",")):
+        name, equals, value = each.partition("=")
+        if not name or not equals:
+            raise ConfigFileError(f"{each}: a channel argument is NAME=VALUE")
+        arguments[name] = int(value) if value.lstrip("-").isdigit() else value
+    return arguments
+
+
 def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is in flight, and return.
 
@@ -76,10 +103,15 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         on_ready: called when every model answers.
 
     Raises:
+        ConfigFileError: when a model's folder is itself a version.
         OSError: when a port cannot be opened, or a file for TLS or a log cannot be used.
     """
     if config.tls is not None:
         config.tls.check()
+    for model in config.models:
+        if is_version(model.base_path):
+            raise ConfigFileError(f"{model.name}: no versions in {model.base_path}{hint(model.base_path)}")
+    descriptors.raise_limit()
     with ExitStack() as stack:
         metrics = Metrics()
         access_log = AccessLog(config.access_log) if config.access_log else None
@@ -92,7 +124,7 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         stack.callback(loader.close)
         batcher = Batcher(config.batching, metrics.batch)
         recorder = Recorder(metrics, access_log)
-        asyncio.run(
+        uvloop.run(
             _serve(config, Service(loader, batcher, request_log), recorder, loader, on_listening, on_ready)
         )
 
@@ -111,9 +143,17 @@ async def _serve(
     healths = health.HealthServicer()
     _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
     rpc = _grpc_server(config, service, recorder, healths)
-    app = RestApp(service, recorder, config.limits)
+    app = RestApp(service, recorder, config.limits, cors=config.cors)
     web = http.create(
-        app, config.tls, config.max_connections, config.limits.arrival_timeout_s, config.drain_s
+        app,
+        HttpConfig(
+            tls=config.tls,
+            max_connections=descriptors.connections_within(config.max_connections),
+            keep_alive_s=config.keep_alive_s,
+            arrival_timeout_s=config.limits.arrival_timeout_s,
+            max_body_bytes=config.limits.max_body_bytes,
+            drain_s=config.drain_s,
+        ),
     )
     with _listen(config.host, config.rest_port) as listener:
         grpc_port = _open_grpc(rpc, config)
@@ -123,15 +163,40 @@ async def _serve(
         loader.start()
         on_listening(addresses)
         becoming_ready = asyncio.create_task(_become_ready(loader, healths, lambda: on_ready(addresses)))
+        polling = None
+        if config.model_config_file is not None and config.model_config_poll_s > 0:
+            polling = asyncio.create_task(
+                _poll_config(config.model_config_file, config.model_config_poll_s, loader)
+            )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping: requests in flight have %.0f s", config.drain_s)
         becoming_ready.cancel()
+        if polling is not None:
+            polling.cancel()
         stopping.cancel()
         healths.enter_graceful_shutdown()
         web.should_exit = True
         stopped = rpc.stop(config.drain_s)
         await asyncio.gather(asyncio.to_thread(stopped.wait), serving)
+
+
+async def _poll_config(path: Path, every_s: float, loader: Loader) -> None:
+    """Serve what a model config file says, whenever it says something else and can be applied."""
+    applied, told = path.read_bytes(), ""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            content = path.read_bytes()
+            if content == applied:
+                continue
+            await asyncio.to_thread(loader.configure, read_models(path), RELOAD_S)
+            applied, told = content, ""
+            log.info("%s has changed, and is applied", path)
+        except (OSError, ConfigFileError, ServingError) as error:
+            if str(error) != told:  # it is tried again, but said once
+                told = str(error)
+                log.error("the changed model config file cannot be applied: %s", error)
 
 
 async def _become_ready(
@@ -153,11 +218,7 @@ def _grpc_server(
 ) -> grpc.Server:
     server = grpc.server(
         ThreadPoolExecutor(config.grpc_threads, "grpc"),
-        options=[
-            ("grpc.max_receive_message_length", config.limits.max_body_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        ],
+        options=list(_grpc_arguments(config).items()),
         maximum_concurrent_rpcs=config.max_concurrent_requests,
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -166,6 +227,23 @@ def _grpc_server(
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
     return server
+
+
+def _grpc_arguments(config: ServerConfig) -> dict[str, int | str]:
+    """Of gRPC's core; times in milliseconds."""
+    return {
+        "grpc.max_receive_message_length": config.limits.max_body_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.so_reuseport": 0,
+        "grpc.max_allowed_incoming_connections": descriptors.connections_within(config.max_connections),
+        "grpc.max_connection_idle_ms": int(config.keep_alive_s * 1e3),
+        # Ask clients that say nothing whether they are there, and let them ask, where the default is to
+        # end a connection that asks more often than every five minutes.
+        "grpc.keepalive_time_ms": GRPC_PING_S * 1000,
+        "grpc.http2.min_ping_interval_without_data_ms": GRPC_LEAST_PING_S * 1000,
+        "grpc.keepalive_permit_without_calls": 1,
+        **config.grpc_arguments,
+    }
 
 
 def _open_grpc(server: grpc.Server, config: ServerConfig) -> int:

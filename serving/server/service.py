@@ -162,6 +162,11 @@ class Service:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             return servable.signatures[name].inputs
 
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a version that answers."""
+        return self._loader.ready
+
     def samples(self) -> bytes | None:
         """Images for the page to show: those of the first model whose newest version brings some along.
 

@@ -32,10 +32,19 @@ class Served:
 
 
 @contextmanager
-def running(model_dir: Path, scratch: Path, *arguments: str) -> Iterator[Server]:
-    """Serve a folder of versions on free ports; stopped at the end."""
+def running(
+    model_dir: Path, scratch: Path, *arguments: str, within: tuple[str, ...] = ()
+) -> Iterator[Server]:
+    """Serve a folder of versions on free ports; stopped at the end.
+
+    Args:
+        model_dir: the folder.
+        scratch: for the server's log, `server.log`.
+        arguments: more of the command line.
+        within: a command that starts the server, as `prlimit --nofile=1024` does.
+    """
     ready, log = scratch / "ready.json", scratch / "server.log"
-    command = [sys.executable, "-m", "serving", "--model-dir", str(model_dir), "--rest-port", "0"]
+    command = [*within, sys.executable, "-m", "serving", "--model-dir", str(model_dir), "--rest-port", "0"]
     command += ["--port", "0", "--ready-file", str(ready), *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

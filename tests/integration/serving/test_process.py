@@ -354,18 +354,78 @@ def test_versions_change_under_load_without_a_failed_request(
         (["--rest-port", "{used}"], "127.0.0.1:{used}: Address already in use"),
         (["--port", "{used}"], "127.0.0.1:{used}: cannot listen"),
         (["--access-log", "/dev/null/x"], "/dev/null/x: Not a directory"),
+        (["--grpc-channel-arguments", "grpc.x"], "grpc.x: a channel argument is NAME=VALUE"),
+        (["--model-dir", "{version}"], "{version}: it is a version itself; give "),
     ],
 )
 def test_bad_settings_end_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "bad.config").write_text("no { such")
+    (tmp_path / "m" / "7").mkdir(parents=True)
+    (tmp_path / "m" / "7" / "saved_model.pb").touch()
     with socket.create_server(("127.0.0.1", 0)) as used:
         words = {"bad": str(tmp_path / "bad.config"), "used": str(used.getsockname()[1])}
+        words["version"] = str(tmp_path / "m" / "7")
         command = ["--model-dir", str(tmp_path), "--rest-port", "0", "--port", "0"]
         result = CliRunner().invoke(serve, [*command, *(each.format(**words) for each in arguments)])
     assert result.exit_code == 2
     assert result.output.startswith("mnist: ")
     assert message.format(**words) in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_a_thousand_open_files_and_many_more_connections(version: Path, tmp_path: Path) -> None:
+    """Silent connections to both ports shut nobody out, and are not worth a line of the log each."""
+    shutil.copytree(version, tmp_path / "m" / "1")
+    with running(tmp_path / "m", tmp_path, within=("prlimit", "--nofile=1024:1024")) as server:
+        there = at(server)
+        rest = [socket.create_connection(("127.0.0.1", server.rest_port), CALL_S) for _ in range(1300)]
+        rpc = [socket.create_connection(("127.0.0.1", server.grpc_port), CALL_S) for _ in range(400)]
+        start = time.monotonic()
+        answers(there)
+        assert time.monotonic() - start < CALL_S / 2
+        assert rest[0].recv(1) == b""
+        for connection in rest + rpc:
+            connection.close()
+        answers(there)
+    assert len((tmp_path / "server.log").read_text().splitlines()) < 20
+
+
+def test_a_changed_config_file_is_applied(version: Path, tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+
+    def write(*names: str) -> None:
+        models = "".join(
+            f"config {{ name: '{name}' base_path: '{tmp_path / name}' model_platform: 'tensorflow' }}"
+            for name in names
+        )
+        config.write_text(f"model_config_list {{ {models} }}")
+
+    def status(name: str, expected: int) -> None:
+        ends_at = time.monotonic() + CALL_S
+        while there.rest("GET", f"/v1/models/{name}")[0] != expected:
+            assert time.monotonic() < ends_at
+            time.sleep(0.05)
+
+    for name in ("m", "n"):
+        shutil.copytree(version, tmp_path / name / "1")
+    write("m")
+    arguments = ("--model-config-file", str(config), "--config-poll", "0.1")
+    with running(tmp_path / "m", tmp_path, *arguments) as server:
+        there = at(server)
+        write("m", "n")
+        status("n", 200)
+        config.write_text("no { such")
+        ends_at = time.monotonic() + CALL_S
+        while "cannot be applied" not in (tmp_path / "server.log").read_text():
+            assert time.monotonic() < ends_at
+            time.sleep(0.05)
+        answers(there)
+        write("n")
+        status("m", 404)
+        status("n", 200)
+    log = (tmp_path / "server.log").read_text()
+    assert log.count("cannot be applied") == 1
+    assert log.count("is applied") == 2
 
 
 def test_the_server_imports_tensorflow_and_grpc_and_no_other_room() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from serving.models.batching import Batcher, BatchingParameters
 from serving.models.config_file import ModelConfig
 from serving.models.loader import Loader
 from serving.models.warmup import warm_up
+from serving.protocol.errors import ServingError
+from serving.server import codings
 from serving.server.rest import Limits, RestApp
 from serving.server.service import Service
 from serving.server.telemetry.access_log import Recorder
@@ -36,12 +39,12 @@ def service(half_plus_two_dir: Path) -> Iterator[Service]:
     loader.close()
 
 
-def app(service: Service, web: Path, **limits: Any) -> RestApp:
-    return RestApp(service, Recorder(Metrics()), Limits(**limits), web)
+def app(service: Service, web: Path, cors: bool = False, **limits: Any) -> RestApp:
+    return RestApp(service, Recorder(Metrics()), Limits(**limits), web, cors)
 
 
 async def ask(
-    app: RestApp, method: str, path: str, *chunks: bytes | None
+    app: RestApp, method: str, path: str, *chunks: bytes | None, accept: str = ""
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body; a chunk that is None never comes."""
     left = list(chunks) or [b""]
@@ -61,7 +64,7 @@ async def ask(
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "headers": [],
+        "headers": [(b"accept-encoding", accept.encode())] if accept else [],
         "client": ("127.0.0.1", 1),
         "query_string": b"",
         "root_path": "",
@@ -101,15 +104,8 @@ def test_a_body_comes_in_pieces(service: Service, tmp_path: Path) -> None:
     assert (status, json.loads(body)) == (200, {"predictions": [4.0]})
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(service: Service, tmp_path: Path) -> None:
-    rest = app(service, tmp_path, arrival_timeout_s=0.05)
-    status, headers, body = asyncio.run(ask(rest, "POST", PREDICT, b"{", None))
-    assert (status, headers["connection"]) == (408, "close")
-    assert "did not arrive in time" in json.loads(body)["error"]
-
-
 def test_more_than_enough_at_a_time_is_refused(service: Service, tmp_path: Path) -> None:
-    rest = app(service, tmp_path, max_in_flight=1, arrival_timeout_s=5.0)
+    rest = app(service, tmp_path, max_in_flight=1)
 
     async def both() -> tuple[int, int]:
         first = asyncio.create_task(ask(rest, "POST", PREDICT, b"{", None))
@@ -150,3 +146,77 @@ def test_threads_are_made_when_they_are_needed(service: Service, tmp_path: Path)
     for _ in range(5):
         assert asyncio.run(ask(rest, "POST", PREDICT, GOOD))[0] == 200
     assert sum(thread.name.startswith("rest") for thread in threading.enumerate()) < 50
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_packed"),
+    [
+        ("gzip", True),
+        ("gzip, deflate, br, zstd", True),
+        ("br;q=1.0, GZIP;q=0.2", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, *", False),
+        ("*;q=0", False),
+        ("br", False),
+        ("gzip;q=much", False),
+    ],
+)
+def test_answers_are_packed_when_asked_for(
+    service: Service, tmp_path: Path, accept: str, is_packed: bool
+) -> None:
+    rest = app(service, tmp_path)
+    numbers = [float(number) for number in range(1000)]
+    body = json.dumps({"instances": numbers}).encode()
+    status, headers, content = asyncio.run(ask(rest, "POST", PREDICT, body, accept=accept))
+    assert (status, headers["vary"], headers["content-type"]) == (
+        200,
+        "accept-encoding",
+        "application/json",
+    )
+    assert headers.get("content-encoding") == ("gzip" if is_packed else None)
+    assert headers["content-length"] == str(len(content))
+    if is_packed:
+        content = gzip.decompress(content)
+    assert json.loads(content)["predictions"] == [number / 2 + 3 for number in numbers]
+
+
+def test_small_answers_are_not_packed(service: Service, tmp_path: Path) -> None:
+    status, headers, body = asyncio.run(ask(app(service, tmp_path), "POST", PREDICT, GOOD, accept="gzip"))
+    assert (status, json.loads(body)) == (200, {"predictions": [4.0]})
+    assert "content-encoding" not in headers
+
+
+def test_pages_of_other_origins_may_ask_when_allowed(service: Service, tmp_path: Path) -> None:
+    allowed = {
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "POST, GET",
+        "access-control-allow-headers": "Content-Type",
+    }
+    rest = app(service, tmp_path, cors=True)
+    for method, chunk, expected in (("OPTIONS", b"", 200), ("POST", GOOD, 200), ("POST", b"{", 400)):
+        status, headers, _ = asyncio.run(ask(rest, method, PREDICT, chunk))
+        assert status == expected
+        assert allowed.items() <= headers.items()
+    rest = app(service, tmp_path)
+    assert asyncio.run(ask(rest, "OPTIONS", PREDICT))[0] == 400
+    assert not allowed.keys() & asyncio.run(ask(rest, "POST", PREDICT, GOOD))[1].keys()
+
+
+def test_probes(service: Service, tmp_path: Path) -> None:
+    rest = app(service, tmp_path)
+    for path in ("/healthz", "/readyz"):
+        assert asyncio.run(ask(rest, "GET", path))[::2] == (200, b"ok\n")
+        assert asyncio.run(ask(rest, "POST", path))[0] == 405
+    waiting = Loader([ModelConfig("later", tmp_path / "later")], warm_up)
+    rest = app(Service(waiting, Batcher(BatchingParameters(), Metrics().batch)), tmp_path)
+    assert asyncio.run(ask(rest, "GET", "/healthz"))[0] == 200
+    assert asyncio.run(ask(rest, "GET", "/readyz"))[0] == 503
+
+
+def test_a_body_of_many_gzip_files_is_refused() -> None:
+    with pytest.raises(ServingError, match="over 1000 members"):
+        codings.unpack(gzip.compress(b"") * 5000, {b"content-encoding": b"gzip"}, 100)
