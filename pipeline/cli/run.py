@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,11 +18,15 @@ from pipeline.cli.console import RunView
 from pipeline.cli.data import fetch_with_bar
 from pipeline.cli.summary import show_outcome
 from pipeline.config import ConfigError, PipelineConfig, with_settings
-from pipeline.errors import INTERRUPTED, RefusedError
+from pipeline.errors import INTERRUPTED, RefusedError, UserError
 from pipeline.history.run_id import new_run_id
 from pipeline.local import interruption
 from pipeline.local.outcome import Outcome
+from pipeline.nodes import NodeId
 from pipeline.runtime import environment, logs
+
+# What `--rerun` takes: an importer's result is what it points at, and the others are no nodes of a run.
+EXECUTED = frozenset(NodeId) - {NodeId.IMAGES, NodeId.PREVIOUS_DATA, NodeId.TUNER, NodeId.ROLLBACK}
 
 
 class Result(Protocol):
@@ -52,6 +57,13 @@ R = TypeVar("R", bound=Result)
 @click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
 @click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed.")
 @click.option(
+    "--rerun",
+    multiple=True,
+    metavar="NODE[,NODE]",
+    callback=lambda _context, _option, given: nodes_to_rerun(given),
+    help="Execute these nodes even where nothing changed, and those after them.",
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. gates.accuracy=0.99."
 )
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="ARG", help="A flag for Beam; repeatable.")
@@ -62,6 +74,7 @@ def run(
     data_dir: Path | None,
     root: str | None,
     no_cache: bool,
+    rerun: frozenset[str],
     settings: tuple[str, ...],
     beam_args: tuple[str, ...],
 ) -> None:
@@ -71,7 +84,7 @@ def run(
     """
     dataset = dataset_name(dataset, data_dir)
     config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
-    sys.exit(run_and_report(with_data(with_baseline(config), data_dir)))
+    sys.exit(run_and_report(with_data(with_baseline(config), data_dir), rerun))
 
 
 def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
@@ -133,13 +146,27 @@ def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     return resolve.with_facts(config, folder).replace("data", uri=str(folder.absolute()))
 
 
-def run_and_report(config: PipelineConfig) -> int:
+def nodes_to_rerun(given: Iterable[str]) -> frozenset[str]:
+    """The nodes that comma-separated lists name.
+
+    Raises:
+        UserError: for one that there is not.
+    """
+    names = frozenset(filter(None, (name.strip() for names in given for name in names.split(","))))
+    for name in sorted(names - EXECUTED):
+        near = difflib.get_close_matches(name, EXECUTED, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(EXECUTED))}"
+        raise UserError(f"--rerun: there is no node {name!r}: {hint}")
+    return names
+
+
+def run_and_report(config: PipelineConfig, rerun: Collection[str] = ()) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
 
     def work(view: RunView, run_id: str) -> Outcome:
         from pipeline.local import session  # imported by with_live_view, with a note on the terminal
 
-        return session.run(config, view, run_id)
+        return session.run(config, view, run_id, rerun)
 
     return with_live_view(config, work, show_outcome)
 

@@ -68,6 +68,7 @@ class _Run:
     observer: Observer
     trainer_in_new_process: bool
     beside: Beside
+    rerun: Collection[str]
     nodes: dict[str, NodeRun] = field(default_factory=dict)
     error: NodeError | KeyboardInterrupt | None = None
 
@@ -81,6 +82,7 @@ def run(
     run_id: str,
     trainer_in_new_process: bool | None = None,
     beside: Collection[str] = (),
+    rerun: Collection[str] = (),
 ) -> dict[str, NodeRun]:
     """Run every node whose result is not cached.
 
@@ -90,7 +92,8 @@ def run(
         run_id: recorded in ML Metadata.
         trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
             GPUs; None means: when there are GPUs.
-        beside: nodes that run beside those after them: see `pipeline.beside`.
+        beside: nodes that run beside those after them: see `pipeline.local.overlap`.
+        rerun: nodes that execute even where their results are cached; those after them follow.
 
     Returns:
         What each node did, by node id.
@@ -111,7 +114,7 @@ def run(
         for folder in recovery.forget_lost(pipeline.metadata_connection_config, info.pipeline_name, root):
             logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
         observer.planned([component.id for component in pipeline.components])
-        _current = _Run(observer, trainer_in_new_process, Beside(beside))
+        _current = _Run(observer, trainer_in_new_process, Beside(beside), rerun)
         with (
             _progress_to(observer),
             gpu_process.gpus_hidden(trainer_in_new_process),
@@ -247,6 +250,9 @@ class _Runner(BeamDagRunner):
         """Run the compiled pipeline under the given id."""
         assert _current is not None
         _current.beside.arrange(pipeline.nodes)
+        for node in pipeline.nodes:
+            if node.pipeline_node.node_info.id in _current.rerun:
+                node.pipeline_node.execution_options.caching_options.enable_cache = False
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
         )

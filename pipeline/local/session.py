@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,9 @@ from pipeline.previous_data import with_previous_data
 T = TypeVar("T")
 
 
-def run(config: PipelineConfig, observer: runner.Observer, run_id: str) -> Outcome:
+def run(
+    config: PipelineConfig, observer: runner.Observer, run_id: str, rerun: Collection[str] = ()
+) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
     pipeline = definition.create_pipeline(with_previous_data(config))
 
@@ -41,7 +43,7 @@ def run(config: PipelineConfig, observer: runner.Observer, run_id: str) -> Outco
 
     def finished() -> Outcome:
         nodes = overlap.NODES if config.overlap and overlap.room() else ()
-        outcome = _collect(pipeline, runner.run(pipeline, observer, run_id, beside=nodes))
+        outcome = _collect(pipeline, runner.run(pipeline, observer, run_id, beside=nodes, rerun=rerun))
         page = report_page.write(config, records.History(config).find(run_id))
         return replace(outcome, report=page)
 

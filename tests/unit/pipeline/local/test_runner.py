@@ -105,6 +105,16 @@ def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(tmp_path: Path,
     assert run(tmp_path).states() == {"First": "cached", "Trainer": "done", "Last": "done"}
 
 
+def test_a_node_that_shall_run_again_does_and_those_after_it_follow(tmp_path: Path, orders: Path) -> None:
+    del orders
+    run(tmp_path)
+
+    again = run(tmp_path, rerun={"Trainer"})
+
+    assert again.states() == {"First": "cached", "Trainer": "done", "Last": "done"}
+    assert run(tmp_path).states() == dict.fromkeys(NODES, "cached")
+
+
 def test_outputs_of_a_cached_node_are_those_of_the_run_that_made_them(tmp_path: Path, orders: Path) -> None:
     del orders
     pipeline = toy(tmp_path)
