@@ -16,11 +16,13 @@ from typing import Any
 
 import kfp_server_api
 import urllib3.exceptions
+import urllib3.util
 from kfp.client import Client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
 from pipeline.errors import BAD_INPUT, RefusedError
 from pipeline.runtime import proxy
+from pipeline.runtime.process import LOOPBACK
 
 # Where a pod finds its namespace, and where Kubeflow's pod defaults put a token for the API server.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -172,7 +174,9 @@ def _place(access: Access) -> tuple[str, Path | None]:
     host = access.host or os.environ.get("KF_PIPELINES_ENDPOINT")
     if host:
         if "://" not in host:
-            host = f"https://{host}"
+            # A port that kubectl forwards speaks plain HTTP.
+            name = urllib3.util.parse_url(host).host
+            host = f"{'http' if name in LOOPBACK else 'https'}://{host}"
         return host.rstrip("/"), access.token_file
     if not POD_NAMESPACE.exists():
         raise AccessError(

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from pipeline import product
 from pipeline.cli.options import config_of, of_past_runs
+from pipeline.cli.tables import Column, print_table
 from pipeline.config import PipelineConfig
 from pipeline.errors import DRIFT
 from pipeline.history.records import History
@@ -96,20 +95,25 @@ def _findings(
 
 
 def _print(found: Findings) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("fact")
-    for column in ("training", "requests", "distance", "chance", "limit"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for each in found.comparisons:
-        of_class = "" if each.about is None else f" ({each.about})"
-        table.add_row(
-            each.fact.replace("_", " ") + of_class,
+    columns = [
+        Column("fact"),
+        Column("training", right=True, spare=1),
+        Column("requests", right=True, spare=2),
+        Column("distance", right=True),
+        Column("chance", right=True, spare=3),
+        Column("limit", right=True),
+        Column(""),
+    ]
+    rows = [
+        [
+            each.fact.replace("_", " ") + ("" if each.about is None else f" ({each.about})"),
             *(f"{value:.3f}" for value in (each.trained, each.requested, each.distance, each.chance)),
             f"{each.limit:g}",
             "[bold red]drift[/]" if each.drifted else "",
-        )
-    Console(highlight=False).print(table)
+        ]
+        for each in found.comparisons
+    ]
+    print_table(columns, rows)
     seen = found.observed
     verdict = "drift" if found.drifted else "no drift"
     click.echo(

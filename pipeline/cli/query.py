@@ -13,12 +13,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.bar import Bar
-from rich.console import Console
-from rich.table import Table
+from rich.console import RenderableType
+from rich.markup import escape
 
 from components.image_example_gen.sources import idx
 from pipeline import product
-from pipeline.errors import UserError
+from pipeline.cli import address
+from pipeline.cli.tables import Column, print_table
+from pipeline.errors import REJECTED, UserError
 from serving.client import Client, Metadata, Tls, pictures
 from serving.protocol.errors import Code, ServingError
 from trainer import features
@@ -75,9 +77,16 @@ class Result:
     show_default=True,
     help="Folder of the IDX files that --test-index reads.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address of the server.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The server: name, name:port, or http://name:port, which means REST.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Its port. [default: 8500, with --rest 8501]")
-@click.option("--grpc/--rest", "grpc", default=True, help="Which API to use. [default: grpc]")
+@click.option(
+    "--grpc/--rest", "grpc", default=None, help="Which API to use. [default: grpc, but rest on port 8501]"
+)
 @click.option("--model", default=product.NAME, show_default=True, help="Name of the model.")
 @click.option(
     "--version", type=click.IntRange(0), metavar="N", help="Ask this version. [default: the newest]"
@@ -110,7 +119,7 @@ def query(
     data_dir: Path,
     host: str,
     port: int | None,
-    grpc: bool,
+    grpc: bool | None,
     model: str,
     version: int | None,
     label: str | None,
@@ -127,28 +136,35 @@ def query(
     IMAGE is a PNG or JPEG file of any size, a folder of them, or - for standard input. The server is
     this program's (`serve`) or any TensorFlow Serving.
 
-    Exit code: 0 answered, 2 bad input or no answer.
+    Exit code: 0 answered, 1 some pictures could not be read, 2 bad input or no answer.
     """
     if not images and not test_indices:
         raise UserError("no picture: name files or folders, - for standard input, or --test-index N")
+    server = address.parse(host, port, grpc)
+    unread: list[str] = []
     with _one_line_errors():
-        pictures = [*_read_files(images), *_read_test_set(data_dir, test_indices)]
-        tls = Tls(ca, cert, key) if ca or cert or key else None
+        asked = [*_read_files(images, unread), *_read_test_set(data_dir, test_indices)]
+        tls = Tls(ca, cert, key) if ca or cert or key or server.tls else None
         with Client(
-            host,
-            port,
-            "grpc" if grpc else "rest",
+            server.host,
+            server.port,
+            "grpc" if server.grpc else "rest",
             model=model,
             version=version,
             label=label,
             timeout_s=timeout_s,
             tls=tls,
         ) as client:
-            inputs, results = _ask(client, pictures, center)
+            inputs, results = _ask(client, asked, center, unread) if asked else ([], [])
+    for line in unread if results else unread[:-1]:
+        click.echo(f"{product.NAME}: {line}", err=True)
+    if not results:
+        raise UserError(unread[-1])
     if as_json:
         _print_json(results)
     else:
         _print_table(results, inputs if show else [])
+    sys.exit(REJECTED if unread else 0)
 
 
 @contextmanager
@@ -162,8 +178,8 @@ def _one_line_errors() -> Iterator[None]:
         raise UserError(str(error)) from None
 
 
-def _read_files(names: Sequence[str]) -> Iterator[Picture]:
-
+def _read_files(names: Sequence[str], unread: list[str]) -> Iterator[Picture]:
+    """The pictures; what cannot be read is left out, and why goes into `unread`, a line each."""
     for argument in names:
         for file in _files(argument):
             name = "standard input" if file is None else str(file)
@@ -171,12 +187,15 @@ def _read_files(names: Sequence[str]) -> Iterator[Picture]:
             try:
                 yield Picture(name, pictures.read(content))
             except pictures.ImageError as error:
-                raise pictures.ImageError(f"{name}: {error}") from None
+                unread.append(f"{name}: {error}")
+            except OSError as error:
+                if name == argument:
+                    raise
+                unread.append(f"{name}: {error.strerror}")
 
 
 def _files(name: str) -> list[Path | None]:
     """The files that an argument means; None is standard input."""
-
     if name == STDIN:
         return [None]
     path = Path(name)
@@ -206,13 +225,19 @@ def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
         yield wanted[index]
 
 
-def _ask(client: Client, pictures: Sequence[Picture], center: bool) -> tuple[list[NDArray], list[Result]]:
-    """What the model got, uint8 [H, W] each, and what it said."""
+def _ask(
+    client: Client, asked: Sequence[Picture], center: bool, unread: list[str]
+) -> tuple[list[NDArray], list[Result]]:
+    """What the model got, uint8 [H, W] each, and what it said; blank pictures join the unread ones."""
     metadata = client.metadata()
     size = _input_size(metadata, client.target.model)
     inputs, results = [], []
-    for picture in pictures:
-        image = _fitted(picture, size, center)
+    for picture in asked:
+        try:
+            image = _fitted(picture, size, center)
+        except pictures.ImageError as error:
+            unread.append(f"{picture.name}: {error}")
+            continue
         answer = client.predict({features.IMAGE: image[np.newaxis]}, features.SIGNATURE_PIXELS)
         probabilities = [float(p) for p in answer.outputs[features.PROBABILITIES][0]]
         best = int(answer.outputs[features.CLASSES][0])
@@ -247,12 +272,8 @@ def _input_size(metadata: Metadata, model: str) -> tuple[int, int]:
 
 
 def _fitted(picture: Picture, size: tuple[int, int], center: bool) -> NDArray[np.uint8]:
-
     if center and not picture.ready:
-        try:
-            return pictures.normalise(picture.grey, *size)
-        except pictures.ImageError as error:
-            raise pictures.ImageError(f"{picture.name}: {error}") from None
+        return pictures.normalise(picture.grey, *size)
     if picture.grey.shape != size:
         found, wanted = (" x ".join(map(str, shape)) for shape in (picture.grey.shape, size))
         remedy = "leave --no-center away" if not picture.ready else "it is of another data set"
@@ -267,32 +288,33 @@ def _print_json(results: Sequence[Result]) -> None:
 
 
 def _print_table(results: Sequence[Result], thumbnails: Sequence[NDArray[np.uint8]]) -> None:
-    console = Console(highlight=False)
     for result, pixels in zip(results, thumbnails, strict=False):
         click.echo(f"{result.image}\n{_thumbnail(pixels)}")
     labelled = any(result.label is not None for result in results)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("image", overflow="fold")
-    table.add_column("digit", justify="right", style="bold")
-    if labelled:
-        table.add_column("label", justify="right")
-    table.add_column("probability", justify="right")
-    table.add_column("", min_width=BAR_WIDTH)
-    table.add_column("runner-up", justify="right")
-    table.add_column("ms", justify="right")
-    for result in results:
-        table.add_row(
-            result.image,
+    columns = [
+        Column("image", folds=True),
+        Column("digit", right=True, style="bold"),
+        *([Column("label", right=True)] if labelled else []),
+        Column("probability", right=True),
+        Column("", spare=2),
+        Column("runner-up", right=True),
+        Column("ms", right=True, spare=1),
+    ]
+    rows: list[list[RenderableType]] = [
+        [
+            escape(result.image),
             str(result.digit),
             *([_label(result)] if labelled else []),
             f"{result.probability:.1%}",
             Bar(1.0, 0.0, result.probability, width=BAR_WIDTH),
             _runner_up(result),
             f"{result.latency_ms:.1f}",
-        )
-    console.print(table)
+        ]
+        for result in results
+    ]
+    print_table(columns, rows)
     versions = sorted({result.version for result in results})
-    console.print(f"answered by version {', '.join(map(str, versions))}", style="dim")
+    click.echo(f"answered by version {', '.join(map(str, versions))}")
 
 
 def _label(result: Result) -> str:

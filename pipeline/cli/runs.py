@@ -6,14 +6,24 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from pipeline.cli.options import config_of, of_past_runs
-from pipeline.history.records import History, Run, flat_metrics
+from pipeline.cli.tables import Column, print_table
+from pipeline.history.records import History, Node, Run, flat_metrics
 
 _SHORT = 12  # characters of a hash
 _WIDEST = 60  # characters of a value in a table
+_COLUMNS = (
+    Column("run"),  # begins with the time
+    Column("began", spare=4),
+    Column("recipe"),
+    Column("data", spare=3),
+    Column("accuracy", right=True),
+    Column("verdict"),
+    Column("version", spare=2),
+    Column("seconds", right=True, spare=1),
+)
 _VERDICTS = {"pushed": "green", "refused": "red", "not servable": "red"}
 
 
@@ -37,21 +47,7 @@ def runs(
     if as_json:
         click.echo(json.dumps([_line(run) for run in found], indent=2))
         return
-    table = _table("run", "began", "recipe", "data", "accuracy", "verdict", "version", "seconds")
-    for run in found:
-        line = _line(run)
-        style = _VERDICTS.get(run.verdict, "yellow")
-        table.add_row(
-            run.id,
-            f"{run.began:%Y-%m-%d %H:%M}",
-            line["recipe"],
-            line["data"][:_SHORT],
-            "" if line["accuracy"] is None else f"{line['accuracy']:.4f}",
-            f"[{style}]{line['verdict']}[/]",
-            line["pushed_version"],
-            f"{line['seconds']:.1f}",
-        )
-    _print(table)
+    print_table(_COLUMNS, [_row(run) for run in found])
 
 
 @runs.command()
@@ -78,17 +74,14 @@ def show(run: str | None, as_json: bool, root: str | None, settings: tuple[str, 
         click.echo(json.dumps(_line(found) | {"nodes": nodes, "metrics": found.metrics}, indent=2))
         return
     click.echo(f"run {found.id}: {found.verdict}\n")
-    table = _table("node", "state", "seconds", "execution", "artifacts")
-    for node in nodes:
-        artifacts: Any = node["artifacts"]
-        table.add_row(
-            str(node["node"]),
-            str(node["state"]),
-            f"{node['seconds']:.1f}",
-            str(node["execution"]),
-            "\n".join(f"#{a['id']} {a['key']}  {a['uri']}" for a in artifacts),
-        )
-    _print(table)
+    columns = [
+        Column("node"),
+        Column("state"),
+        Column("seconds", right=True),
+        Column("execution", right=True, spare=1),
+        Column("artifacts", folds=True),
+    ]
+    print_table(columns, [_node_row(node) for node in found.nodes])
 
 
 @runs.command()
@@ -110,15 +103,44 @@ def diff(first: str, second: str, as_json: bool, root: str | None, settings: tup
         )
         return
     for title, rows in (("settings that differ", settings_of), ("metrics", metrics)):
-        table = _table(title, a.id, b.id, "change")
-        for key, (before, after) in rows.items():
-            table.add_row(key, _text(before), _text(after), _change(before, after))
-        _print(table)
+        columns = [
+            Column(title, folds=True),
+            Column(a.id, folds=True),
+            Column(b.id, folds=True),
+            Column("change", right=True, spare=1),
+        ]
+        print_table(
+            columns,
+            [
+                [escape(key), escape(_text(before)), escape(_text(after)), _change(before, after)]
+                for key, (before, after) in rows.items()
+            ],
+        )
         click.echo("" if rows else "none\n")
 
 
 def _history(root: str | None, settings: tuple[str, ...]) -> History:
     return History(config_of(root, settings))
+
+
+def _row(run: Run) -> list[str]:
+    line = _line(run)
+    style = _VERDICTS.get(run.verdict, "yellow")
+    return [
+        run.id,
+        f"{run.began:%Y-%m-%d %H:%M}",
+        line["recipe"],
+        line["data"][:_SHORT],
+        "" if line["accuracy"] is None else f"{line['accuracy']:.4f}",
+        f"[{style}]{line['verdict']}[/]",
+        line["pushed_version"],
+        f"{line['seconds']:.1f}",
+    ]
+
+
+def _node_row(node: Node) -> list[str]:
+    artifacts = "\n".join(f"#{a.id} {a.key}  {a.uri}" for a in node.outputs)
+    return [node.id, node.state, f"{node.seconds:.1f}", str(node.execution_id), escape(artifacts)]
 
 
 def _line(run: Run) -> dict[str, Any]:
@@ -153,21 +175,3 @@ def _change(before: Any, after: Any) -> str:
     if isinstance(before, numbers) and isinstance(after, numbers) and not isinstance(before, bool):
         return f"{after - before:+.6g}" if after != before else ""
     return ""
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(
-            column,
-            justify="right" if column in ("accuracy", "seconds", "execution", "change") else "left",
-            overflow="fold",
-        )
-    return table
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # in a file or a pipe, one run is one line
-    console.print(table)

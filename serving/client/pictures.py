@@ -86,8 +86,15 @@ def _opaque(image: Image.Image) -> UInt8:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The PNG and JPEG files in a folder, by their names' endings, sorted."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    """The PNG and JPEG files in a folder, by their names' endings, sorted; hidden files are none.
+
+    macOS leaves a hidden `._name.png`, which is no picture, beside each one that it copies.
+    """
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
 
 
 def normalise(grey: NDArray, height: int, width: int) -> UInt8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -143,6 +144,37 @@ def test_mistakes_are_one_line(
     Image.new("L", (40, 40), 90).save(tmp_path / "blank.png")
     places = {"pictures": pictures, "empty": tmp_path / "empty", "blank": tmp_path / "blank.png"}
     assert says in failure(query(*(argument.format(**places) for argument in arguments)))
+
+
+def test_pictures_that_cannot_be_read_are_named_and_the_others_answered(
+    query: Query, pictures: Path
+) -> None:
+    """Hidden files, as macOS leaves them beside pictures, are none."""
+    Image.new("L", (40, 40), 90).save(pictures / "aa-blank.png")
+    (pictures / "broken.png").write_bytes((pictures / "b.png").read_bytes()[:60])
+    (pictures / "folder.png").mkdir()
+    (pictures / "._b.png").write_bytes(b"no picture")
+
+    done = query("--json", str(pictures))
+
+    assert done.returncode == 1
+    assert [result["digit"] for result in json.loads(done.stdout)] == [7, 2]
+    broken, folder, blank = done.stderr.decode().splitlines()
+    assert broken.startswith(f"mnist: {pictures}/broken.png: broken: ")
+    assert folder == f"mnist: {pictures}/folder.png: Is a directory"
+    assert blank == f"mnist: {pictures}/aa-blank.png: blank: no digit to be seen"
+
+
+@pytest.mark.parametrize("host", ["localhost:{rest}", "http://localhost:{rest}", "127.0.0.1:{grpc}"])
+def test_an_address_may_have_its_port(host: str, served: Served, pictures: Path) -> None:
+    ports = {"rest": served.server.rest_port, "grpc": served.server.grpc_port}
+    api = ["--rest"] if host == "localhost:{rest}" else []  # its port is none that is known
+    command = [*MNIST, "query", *api, "--host", host.format(**ports), str(pictures / "b.png"), "--json"]
+    done = subprocess.run(
+        command, env=os.environ | {"http_proxy": "http://127.0.0.1:9"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [result["digit"] for result in json.loads(done.stdout)] == [2]
 
 
 def test_nobody_listening_is_one_line_and_soon() -> None:
