@@ -77,10 +77,11 @@ def _is_lost(artifact: metadata_store_pb2.Artifact, folder: Path) -> bool:
     said = artifact.custom_properties
     if "pushed" in said and not said["pushed"].int_value:
         return False  # a refused model's artifact is empty
-    # A version folder elsewhere, in a bucket say, is not looked for.
-    pushed = Path(said["pushed_destination"].string_value) if "pushed_destination" in said else folder
-    gone = pushed.is_absolute() and not pushed.is_dir()
-    return gone or not any(path.is_file() for path in folder.rglob("*"))
+    if "pushed_destination" in said:
+        # The model is there alone. One in a bucket, say, is not looked for.
+        pushed = Path(said["pushed_destination"].string_value)
+        return pushed.is_absolute() and not pushed.is_dir()
+    return not any(path.is_file() for path in folder.rglob("*"))
 
 
 def _remove_all_but_checkpoints(folder: Path) -> None:

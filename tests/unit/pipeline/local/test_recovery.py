@@ -94,7 +94,7 @@ def test_what_somebody_deleted_is_no_longer_taken_from_the_cache(tmp_path: Path)
     elsewhere = tmp_path / "elsewhere"
     for folder in (kept, emptied / "inner", pushed, unpushed, refused, elsewhere, serving / "10"):
         folder.mkdir(parents=True)
-    for folder in (kept, pushed, unpushed):
+    for folder in (kept, unpushed):  # where a model is pushed to a folder, the artifact itself is empty
         (folder / "file").touch()
     with metadata.Metadata(connection) as handle:
         store = handle.store
