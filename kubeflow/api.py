@@ -210,11 +210,21 @@ def _refusal(host: str, action: str, error: kfp_server_api.ApiException) -> str:
                 f"{host} does not let you {action}: ask for the role kubeflow-edit in the namespace, "
                 f"or give another --namespace ({said})"
             )
+        case 404 if _is_json(error):
+            return f"{host} cannot {action}: {said}"
         case 404:
             return f"{host} cannot {action}: not found; is the address that of Kubeflow Pipelines? ({said})"
         case 429 | 502 | 503 | 504:
             return f"{host} is not ready (HTTP {error.status}): try again in a minute ({said})"
     return f"{host} could not {action} (HTTP {error.status}): {said}"
+
+
+def _is_json(error: kfp_server_api.ApiException) -> bool:
+    """Whether the answer is one of the API's own."""
+    try:
+        return "message" in json.loads(error.body or "")
+    except (ValueError, TypeError):
+        return False
 
 
 def _server_message(error: kfp_server_api.ApiException) -> str:

@@ -23,6 +23,7 @@ from pipeline.nodes import NodeId
 
 Json = Any
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
+CHECKPOINTS = ".checkpoints"  # on the Trainer's volume; servers look at folders with a number alone
 INPUTS_SPEC_FLAG = "--json_serialized_inputs_spec_args"
 _DESCRIPTION = "MNIST from IDX files to a pushed model."
 
@@ -102,12 +103,14 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
         config = config.replace("data", uri=uri)
     if config.push.to == "folder" and not config.push.destination:
         volumes = kubeflow.of(NodeId.PUSHER).volumes
-        if not volumes:
-            raise CompileError(
-                "push: the model has nowhere to go: set kubeflow.nodes.Pusher.volumes, or "
-                "push.to = 'artifact'"
-            )
-        config = config.replace("push", destination=volumes[0].path)
+        # Without a volume there is no folder that outlives the pod; a plain Kubeflow Pipelines has none.
+        push = {"destination": volumes[0].path} if volumes else {"to": "artifact"}
+        config = config.replace("push", **push)
+    volumes = kubeflow.of(NodeId.TRAINER).volumes
+    if volumes and not config.trainer.checkpoint_dir:
+        # A pod that is started again goes on from there.
+        folder = f"{volumes[0].path}/{CHECKPOINTS}/{config.name}"
+        config = config.replace("trainer", checkpoint_dir=folder)
     gpus = kubeflow.of(NodeId.TRAINER).gpus
     if gpus and not config.trainer.gpus:
         # A pod that was given GPUs and sees none shall fail at once.

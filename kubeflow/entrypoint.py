@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,10 @@ CLASSES = {
     "system.ClassificationMetrics": "components.ClassificationMetrics",
 }
 TERMINATED = 128 + signal.SIGTERM
+TFX_VERSION = "tfx_version"
+# Argo's runtime leaves 0. The group writes too: under an id that a cluster gives (OpenShift) that is all a
+# pod has in common with the one before it.
+UMASK = 0o002
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,14 +105,16 @@ def local_path(uri: str, root: str) -> str:
     return uri
 
 
-def to_remote(executor_output: Json, remote: dict[str, str]) -> None:
+def to_remote(executor_output: Json, remote: dict[str, str], metrics: Collection[str] = ()) -> None:
     """Put remote URIs back in place of local ones, also inside metadata, and drop empty metadata.
 
-    Otherwise the launcher uploads nothing, with no more than a warning, or fails on a null.
+    Otherwise the launcher uploads nothing, with no more than a warning, or fails on a null. Kubeflow's page
+    shows all metadata of a metrics artifact as a table, so TFX's own note stays away from it.
 
     Args:
         executor_output: the message, changed in place.
         remote: the remote URI of each local one.
+        metrics: keys of the outputs whose metadata are figures to show.
     """
     # The longest first: an output may lie inside another one's folder.
     known = sorted(remote, key=len, reverse=True)
@@ -119,14 +125,32 @@ def to_remote(executor_output: Json, remote: dict[str, str]) -> None:
                 return remote[local] + text[len(local) :]
         return text
 
-    for artifacts in executor_output.get("artifacts", {}).values():
+    for name, artifacts in executor_output.get("artifacts", {}).items():
+        dropped = {TFX_VERSION} if name in metrics else set()
         for artifact in artifacts.get("artifacts", []):
             artifact["uri"] = back(artifact.get("uri", ""))
             artifact["metadata"] = {
                 key: back(value) if isinstance(value, str) else value
                 for key, value in artifact.get("metadata", {}).items()
-                if value is not None
+                if value is not None and key not in dropped
             }
+
+
+def metrics_outputs(executor_input: Json) -> set[str]:
+    """Keys of the outputs that Kubeflow's page shows as a table or a curve."""
+    return {
+        name
+        for name, artifacts in executor_input.get("outputs", {}).get("artifacts", {}).items()
+        for artifact in artifacts.get("artifacts", [])
+        if any(kind in artifact.get("type", {}).get("instanceSchema", "") for kind in CLASSES.values())
+    }
+
+
+def with_remote_names(text: str, remote: dict[str, str]) -> str:
+    """A message with remote URIs in place of the launcher's folders, which nobody else can see."""
+    for local in sorted(filter(None, remote), key=len, reverse=True):
+        text = text.replace(local, remote[local])
+    return text
 
 
 def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) -> None:
@@ -136,6 +160,8 @@ def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) 
     for name, value in values.items():
         # Every number arrives as a double.
         if declared.get(name, {}).get("parameterType") == "NUMBER_INTEGER":
+            if value != int(value):  # the server takes what any client sends
+                raise ValueError(f"{name.removeprefix(bindings.PREFIX)} takes a whole number, not {value}")
             values[name] = int(value)
     names = {name for binding in bound for name in bindings.names_in(binding["template"])}
     of_run = {name: values.pop(bindings.PREFIX + name) for name in names}
@@ -158,6 +184,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments, beam_args = parser.parse_known_args(argv)
     name = arguments.executor_class_path
     scratch = Path(tempfile.mkdtemp(prefix="mnist-step-"))
+    os.umask(UMASK)
+    _quieten()
     try:
         with environment.settled(scratch):
             run_step(arguments, beam_args)
@@ -165,8 +193,22 @@ def main(argv: list[str] | None = None) -> NoReturn:
         _exit(TERMINATED, f"{name}: terminated; nothing is handed on")
     except Exception as error:
         logging.exception("the step failed")
-        _exit(1, f"{name} failed: {type(error).__name__}: {error}")
+        told = str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+        _exit(1, f"{name} failed: {told}")
     _exit(0, f"{name}: done")
+
+
+class StepError(Exception):
+    """The executor's error, in words of remote URIs."""
+
+
+def _quieten() -> None:
+    """Keep from the step's log what says nothing of the step."""
+    # Beam tells at INFO each stage and each translation of a pipeline: half of the lines of a step.
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        # TensorFlow calls it an error that there is no GPU. Where there is one, its errors are wanted.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class Terminated(BaseException):
@@ -180,6 +222,7 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     with_types(executor_input, inputs_spec)
     without_drivers_outputs(executor_input)
     fill_parameters(executor_input, inputs_spec, json.loads(arguments.runtime_parameters))
+    metrics = metrics_outputs(executor_input)
     remote = to_local(executor_input, os.environ.get(ROOT_VARIABLE, "/"))
     output_file = Path(executor_input["outputs"]["outputFile"])
     with _no_half_written_outputs(executor_input, output_file), _work_folder(executor_input) as work:
@@ -190,11 +233,23 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
             from pipeline.runtime import beam_memo
-        with beam_memo.remembering():
+        with beam_memo.remembering(), _told_remotely(remote):
             kubeflow_v2_run_executor._run_executor(arguments, beam_args)
         executor_output = json.loads(answer.read_text())
-        to_remote(executor_output, remote)
+        to_remote(executor_output, remote, metrics)
         _write(output_file, json.dumps(executor_output, indent=2))
+
+
+@contextmanager
+def _told_remotely(remote: dict[str, str]) -> Iterator[None]:
+    """Let an executor's error name the URIs that a person knows."""
+    try:
+        yield
+    except Exception as error:
+        message = with_remote_names(str(error), remote)
+        if message == str(error):
+            raise
+        raise StepError(f"{type(error).__name__}: {message}") from error
 
 
 @contextmanager

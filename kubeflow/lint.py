@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -21,7 +22,12 @@ _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _TITLE = re.compile(r"[a-z][a-z0-9_-]*\.[A-Z][A-Za-z0-9_-]*")
 _SPAN = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(:[^}]*)?\}")
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
-_LAUNCHER_FOLDERS = ("/minio", "/s3", "/gcs", "/oci", "/kfp-launcher", "/kfp-workspace")
+_LAUNCHER_FOLDERS = ("/oci", "/kfp-launcher", "/kfp-workspace")
+_ARTIFACT_FOLDERS = (
+    "/minio",
+    "/s3",
+    "/gcs",
+)  # of the launcher too: each bucket has a folder in one of them
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,22 @@ def defaults(file: File) -> Iterator[Finding]:
 
 
 def importers(file: File) -> Iterator[Finding]:
-    """What is imported is downloaded with the credentials of the pipeline root's bucket."""
-    root = bucket(file.pipeline_root)
+    """What is imported must be within reach of the launcher."""
+    yield from imports(file, file.pipeline_root, {})
+
+
+def imports(file: File, pipeline_root: str, given: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a run would import that the launcher cannot download.
+
+    Of `minio://` the launcher opens the pipeline root's bucket alone, with that bucket's credentials; other
+    buckets of `s3://` and `gs://` it opens with what the pod itself may do.
+
+    Args:
+        file: the compiled pipeline.
+        pipeline_root: of the run.
+        given: values of parameters; for the others, the defaults count.
+    """
+    root = bucket(pipeline_root)
     for task, body in file.tasks.items():
         importer = file.executor(task).get("importer")
         if importer is None:
@@ -157,16 +177,17 @@ def importers(file: File) -> Iterator[Finding]:
             yield Finding(task, "the backend allows no condition on an importer")
         uri = importer.get("artifactUri", {}).get("constant")
         if uri is None:
-            uri = dict(file.values(task)).get(importer.get("artifactUri", {}).get("runtimeParameter", ""))
+            name = importer.get("artifactUri", {}).get("runtimeParameter", "")
+            uri = dict(file.values(task, given)).get(name)
         if not uri:
             yield Finding(task, "imports nothing: its URI is empty")
         elif bucket(uri) is None:
             yield Finding(task, f"imports {uri}, which is in no object store ({', '.join(SCHEMES)})")
-        elif root is not None and bucket(uri) != root:
+        elif uri.startswith("minio://") and bucket(uri) != root:
             yield Finding(
                 task,
-                f"imports from {bucket(uri)}, but the pipeline root is in {root}; the launcher has "
-                "credentials for one bucket, so copy the data there",
+                f"imports from {bucket(uri)}, but the pipeline root is in {root}; of minio:// the launcher "
+                "opens that one bucket, so copy the data there",
             )
 
 
@@ -250,11 +271,23 @@ def volumes(file: File) -> Iterator[Finding]:
                 f"platform spec {label}", f"mounts the claim {claim} twice, which Kubernetes refuses"
             )
         for mount in settings.get("pvcMount", []):
-            if any(PurePosixPath(mount["mountPath"]).is_relative_to(f) for f in _LAUNCHER_FOLDERS):
+            path = PurePosixPath(mount["mountPath"])
+            hidden = any(path.is_relative_to(folder) for folder in _LAUNCHER_FOLDERS)
+            # A whole bucket on a volume is how workers on other machines see the artifacts.
+            if hidden or str(path) in _ARTIFACT_FOLDERS:
                 yield Finding(
                     f"platform spec {label}",
                     f"mounts a volume at {mount['mountPath']}, the launcher's own folder",
                 )
+
+
+def restricted_profile(file: File) -> Iterator[Finding]:
+    """A namespace with `pod-security.kubernetes.io/enforce=restricted` refuses the pod, without a word."""
+    for task in file.tasks:
+        if "container" not in file.executor(task):
+            continue
+        if not file.pod(task).get("securityContext", {}).get("runAsNonRoot"):
+            yield Finding(task, "its pod does not say runAsNonRoot, which restricted namespaces ask for")
 
 
 def push_destination(file: File) -> Iterator[Finding]:
@@ -290,5 +323,6 @@ RULES: tuple[Rule, ...] = (
     platform_labels,
     shared_memory,
     volumes,
+    restricted_profile,
     push_destination,
 )

@@ -65,6 +65,8 @@ def _executor_config(config: KubeflowConfig, node_id: str) -> dict[str, Any]:
     message = kubernetes_pb2.KubernetesExecutorConfig(
         image_pull_policy=config.image_pull_policy, active_deadline_seconds=node.deadline_s
     )
+    # A namespace that enforces the restricted profile takes no pod without it; the image's user is 10001.
+    message.security_context.run_as_non_root = True
     for name in config.image_pull_secrets:
         # Backends before 2.4 read the first, later ones the second.
         secret = message.image_pull_secret.add(secret_name=name)

@@ -83,14 +83,15 @@ class File:
         """The Kubernetes settings of a task's pod, {} where it has none."""
         return self.kubernetes.get(self.component(task).get("executorLabel", ""), {})
 
-    def values(self, task: str) -> Iterator[tuple[str, Json]]:
-        """A task's parameters as far as they are known before the run: constants and defaults."""
+    def values(self, task: str, given: Mapping[str, Json] | None = None) -> Iterator[tuple[str, Json]]:
+        """A task's parameters as far as they are known before the run: constants, given ones, defaults."""
         for name, source in self.tasks[task].get("inputs", {}).get("parameters", {}).items():
             if "runtimeValue" in source:
                 yield name, source["runtimeValue"].get("constant")
             elif "componentInputParameter" in source:
-                parameter = self.parameters.get(source["componentInputParameter"], {})
-                yield name, parameter.get("defaultValue")
+                outer = source["componentInputParameter"]
+                default = self.parameters.get(outer, {}).get("defaultValue")
+                yield name, (given or {}).get(outer, default)
 
     def mounts(self, task: str) -> list[str]:
         """Where a task's pod has volumes."""

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import kfp_server_api
 
+from kubeflow import lint
 from kubeflow.api import Api, ApiError, explained, passing, quiet
+from kubeflow.settings import bucket
 from kubeflow.spec import File, read_file
 from pipeline.errors import UserError
 
 SUCCEEDED, FAILED, SKIPPED, CANCELED = "SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"
 RUNNING, PENDING = "RUNNING", "PENDING"
+# What the server does not tell by one word: taken from the cache, no pod yet, never begun.
+CACHED, WAITING, NOT_RUN = "CACHED", "WAITING FOR ITS POD", "NOT RUN"
 FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELED})
 # The server gives a time before this one to what has not happened yet.
 EPOCH = datetime(1971, 1, 1, tzinfo=UTC)
+POD_WAIT_S = 60.0  # a pod that takes longer to start has a reason that somebody should look at
 SILENCE_S = 300.0  # how long a server may be away while a run is followed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_CONTAINER = re.compile(r"executor(\([0-9]+\))?")
 _CRON_FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
+
+Detail: TypeAlias = kfp_server_api.V2beta1PipelineTaskDetail
 
 
 class SubmitError(UserError):
@@ -41,7 +49,7 @@ class Package:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is started; what is None is left to the server or to the compiled file."""
+    """How a run is started; what is None is as in the compiled file, or as the server does without it."""
 
     experiment: str | None = None
     name: str | None = None
@@ -72,7 +80,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class NodeState:
+class NodeStatus:
     """One node of a run; seconds are None until it has begun."""
 
     name: str
@@ -87,13 +95,18 @@ class RunState:
     run_id: str
     name: str
     state: str
-    nodes: tuple[NodeState, ...]
+    nodes: tuple[NodeStatus, ...]
     error: str = ""
 
     @property
     def failed(self) -> list[str]:
         """Names of the nodes that failed."""
         return [node.name for node in self.nodes if node.state == FAILED]
+
+    @property
+    def without_pod(self) -> list[str]:
+        """Names of the nodes that have waited for their pods for a minute or more."""
+        return [n.name for n in self.nodes if n.state == WAITING and (n.seconds or 0) >= POD_WAIT_S]
 
 
 def read_package(path: Path) -> Package:
@@ -152,7 +165,7 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
             job_name=options.name or _name_for_now(package),
             pipeline_package_path=str(package.path),
             params=parameters,
-            pipeline_root=options.pipeline_root,
+            pipeline_root=_pipeline_root(package, options, parameters),
             enable_caching=options.cache,
             service_account=options.service_account or package.file.service_account,
         )
@@ -180,7 +193,7 @@ def schedule(
             no_catchup=not when.catch_up,
             params=parameters,
             pipeline_package_path=str(package.path),
-            pipeline_root=options.pipeline_root,
+            pipeline_root=_pipeline_root(package, options, parameters),
             enable_caching=options.cache,
             service_account=options.service_account or package.file.service_account,
         )
@@ -226,6 +239,21 @@ def follow(
         sleep(poll_s)
 
 
+def _pipeline_root(package: Package, options: RunOptions, parameters: Mapping[str, Any]) -> str | None:
+    """The root to send: no part of a server reads the one in the file.
+
+    Raises:
+        SubmitError: where the first node of the run could not download its data.
+    """
+    root = options.pipeline_root or package.file.pipeline_root
+    if options.pipeline_root and bucket(options.pipeline_root) is None:
+        raise SubmitError(f"--pipeline-root {options.pipeline_root}: must be minio://, s3:// or gs://")
+    if root:
+        for finding in lint.imports(package.file, root, parameters):
+            raise SubmitError(str(finding))
+    return root or None
+
+
 def _experiment(api: Api, name: str) -> str:
     """The id of an experiment, made where there is none of that name."""
     with explained(api.host, f"use the experiment {name!r}"), quiet():
@@ -249,32 +277,52 @@ def run_state(run: kfp_server_api.V2beta1Run) -> RunState:
         drivers = {detail.display_name for detail in details}
         begun = sorted(details, key=lambda detail: detail.start_time or EPOCH)
         names = [d.display_name for d in begun if f"{d.display_name}-driver" in drivers - {"root-driver"}]
+    final = run.state in FINAL
     return RunState(
         str(run.run_id),
         run.display_name or "",
         run.state or PENDING,
-        tuple(_node_state(name, details) for name in names),
+        tuple(_node_status(name, details, final) for name in names),
         (run.error and run.error.message) or "",
     )
 
 
-def _node_state(name: str, details: list[kfp_server_api.V2beta1PipelineTaskDetail]) -> NodeState:
+def _node_status(name: str, details: list[Detail], final: bool) -> NodeStatus:
     """What the steps of a node come to: its driver, which looks into the cache, and its own container."""
-    node = NodeState(name)
+    node = NodeStatus(name, NOT_RUN if final else PENDING)
     steps = {detail.display_name: detail for detail in details}
     for step in (steps.get(f"{name}-driver"), steps.get(name)):
-        if step is None:
+        # Argo omits what comes after a failed node: such a step has no state.
+        if step is None or not step.state:
             continue
-        state = step.state or PENDING
+        state = step.state
         # A driver that is done is not a node that is done.
         if state in (SUCCEEDED, SKIPPED) and step.display_name != name:
             state = RUNNING
+        elif state in (SUCCEEDED, RUNNING) and step.display_name == name:
+            state = _of_container(step, details)
         begun = step.start_time and step.start_time > EPOCH and step.start_time
         ended = step.end_time and step.end_time > EPOCH and step.end_time
         spent = ((ended or datetime.now(UTC)) - begun).total_seconds() if begun else None
-        if node.seconds is not None and spent is not None:
+        if node.seconds is not None and spent is not None and state != WAITING:
             spent += node.seconds
         node = replace(node, state=state, seconds=spent if spent is not None else node.seconds)
         if state == FAILED:
             break
     return node
+
+
+def _of_container(step: Detail, details: list[Detail]) -> str:
+    """The state of a node whose driver is done, by the steps for its container.
+
+    These are called `executor` and, with retries, `executor(0)`, whatever the node; they begin with it.
+    """
+    own = [
+        detail
+        for detail in details
+        if _CONTAINER.fullmatch(detail.display_name or "") and detail.start_time == step.start_time
+    ]
+    if step.state == SUCCEEDED:
+        skipped = [detail for detail in own if detail.state == SKIPPED]
+        return CACHED if skipped and step.end_time == step.start_time else SUCCEEDED
+    return WAITING if any(detail.state == PENDING for detail in own) else RUNNING

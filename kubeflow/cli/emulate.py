@@ -50,7 +50,9 @@ def emulate(
         from kubeflow.emulator import run as emulator
     compiled = spec.read_file(file)
     parameters = emulator.parameter_values(compiled, compiled.arguments(given))
-    options = emulator.Options(store.absolute(), pipeline_root, not no_cache, workers=workers)
+    options = emulator.Options(
+        store.absolute(), pipeline_root or compiled.pipeline_root, not no_cache, workers=workers
+    )
     for uri, path in _pairs(uploads).items():
         if not Path(path).exists():
             raise UserError(f"{path}: there is no such file or folder")

@@ -8,7 +8,7 @@ import click
 
 from kubeflow import submit as kubeflow_submit
 from kubeflow.cli.options import ACCESS, connect, with_options
-from kubeflow.cli.watch import node_line, verdict
+from kubeflow.cli.watch import node_line, verdict, why_no_pod
 
 
 @click.command()
@@ -24,6 +24,8 @@ def status(run_id: str, **options: Any) -> None:
     click.echo(state.name)
     for node in state.nodes:
         click.echo(node_line(node.name, node.state, node.seconds))
+    if state.without_pod:
+        click.echo(why_no_pod(state.without_pod, run_id, api))
     if state.state in kubeflow_submit.FINAL:
         verdict(state, api)
     else:

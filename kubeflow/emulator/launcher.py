@@ -19,8 +19,10 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from kubeflow.emulator.backend_metadata import BackendMetadata, MetadataError
 from kubeflow.emulator.object_store import ObjectStore, StoreError
 from kubeflow.entrypoint import FOLDERS, LOGS_OUTPUT, ROOT_VARIABLE
+from kubeflow.settings import bucket
 
 Json = Any
+SESSION = "store_session_info"  # the property that the backend keeps with an artifact
 _OUTPUT_PARAMETERS = "tmp/kfp/outputs"
 
 
@@ -38,6 +40,7 @@ class Launcher:
         pipeline_root: URI of the run's folder.
         pod: a folder that stands for the pod's own file system, made here and removed at the end.
         say: takes the launcher's warnings.
+        pods: holds the container's process, the leader of its group, while it runs.
     """
 
     store: ObjectStore
@@ -45,6 +48,7 @@ class Launcher:
     pipeline_root: str
     pod: Path
     say: Callable[[str], None] = field(default=print)
+    pods: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def execute(self, executor_input: Json, component: Json, container: Json) -> Published:
         """Run the container's command.
@@ -98,6 +102,11 @@ class Launcher:
                         f"failed to fetch non default buckets: failed to parse bucketConfig for output "
                         f"artifact {name!r} with uri {artifact['uri']!r}: {error}"
                     ) from error
+                if is_unreachable(artifact["metadata"].get(SESSION)):
+                    raise StoreError(
+                        f"failed to fetch non default buckets: failed to open bucket {artifact['uri']!r}: "
+                        'no driver registered for "minio"'
+                    )
                 local = self.local(artifact["uri"])
                 assert local is not None
                 self.store.get(artifact["uri"], local)
@@ -115,13 +124,24 @@ class Launcher:
         environment |= {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
-            done = subprocess.run(
-                command, cwd=self.pod, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+            process = subprocess.Popen(
+                command,
+                cwd=self.pod,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                umask=0,  # as Argo's runtime leaves it
+                start_new_session=True,  # a pod's processes are a group, which Kubernetes ends as one
             )
-        if done.returncode:
+            self.pods.add(process)
+            try:
+                process.wait()
+            finally:
+                self.pods.discard(process)
+        if process.returncode:
             end = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise StepError(
-                "\n".join([f"failed to execute component: exit status {done.returncode}", *end])
+                "\n".join([f"failed to execute component: exit status {process.returncode}", *end])
             )
 
     def _log_file(self, executor_input: Json) -> Path:
@@ -166,7 +186,7 @@ class Launcher:
 
     def _upload(self, executor_input: Json, output: Json) -> dict[str, mlmd.Artifact]:
         published = {}
-        session = session_info(self.pipeline_root)
+        session = session_info(self.pipeline_root, self.pipeline_root)
         for name, artifacts in sorted(executor_input["outputs"]["artifacts"].items()):
             for artifact in artifacts["artifacts"]:
                 reported = output.get("artifacts", {}).get(name, {}).get("artifacts")
@@ -212,9 +232,18 @@ class Published:
     parameters: dict[str, Json]
 
 
-def session_info(uri: str) -> str:
-    """What the backend notes about how it reached an object store."""
-    return json.dumps({"Provider": uri.partition("://")[0], "Params": {"fromEnv": "true"}})
+def session_info(uri: str, pipeline_root: str) -> str:
+    """What the backend notes about how to reach an object: an endpoint, for the root's bucket alone."""
+    provider = uri.partition("://")[0]
+    if provider == "minio" and bucket(uri) == bucket(pipeline_root):
+        return json.dumps({"Provider": provider, "Params": {"endpoint": "emulator", "fromEnv": "false"}})
+    return json.dumps({"Provider": provider, "Params": {"fromEnv": "true"}})
+
+
+def is_unreachable(session: str | None) -> bool:
+    """Whether the launcher has no endpoint for a `minio://` object; pods have none of their own."""
+    info = json.loads(session or "{}")
+    return info.get("Provider") == "minio" and "endpoint" not in info.get("Params", {})
 
 
 def substituted(argument: str, executor_input: Json) -> str:

@@ -14,11 +14,15 @@ import concurrent.futures
 import copy
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +43,7 @@ Json = Any
 DONE, CACHED, FAILED, SKIPPED = NodeState.DONE, NodeState.CACHED, NodeState.FAILED, NodeState.SKIPPED
 SUCCEEDED = (DONE, CACHED)
 LOG_TYPE = "system.Artifact"
+DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"  # of the server, in its config map kfp-launcher
 OUTPUT_FILE = "output_metadata.json"
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -94,7 +99,8 @@ class Options:
 
     Attributes:
         store: folder of the object store, ML Metadata and the volumes.
-        pipeline_root: URI of the artifacts; empty: the file's own.
+        pipeline_root: URI of the artifacts, as a client sends it; empty: the server's own. The one in the
+            file counts for nothing.
         cache: look into the cache where the file allows it.
         publish_logs: keep each step's log as an artifact, as the backend does by default.
         workers: tasks at a time.
@@ -154,12 +160,14 @@ class _Emulator:
         self._objects = options.objects()
         name = file.name
         self._metadata = BackendMetadata(options.store / "metadata.db", name, self._run_id)
-        root = options.pipeline_root or file.pipeline_root
+        root = options.pipeline_root or DEFAULT_ROOT
         if not any(root.startswith(scheme) for scheme in FOLDERS):
             raise UserError(f"the pipeline root {root!r} is in no object store")
         self._root = f"{root.rstrip('/')}/{name}/{self._run_id}"
         self._done: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
+        self._pods: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
 
     def run(self) -> Run:
         for finding in lint.executor_kinds(self._file):
@@ -174,7 +182,7 @@ class _Emulator:
         waiting = {task: set(self._file.tasks[task].get("dependentTasks", ())) for task in order}
         self._observer.planned(order)
         running: dict[concurrent.futures.Future[TaskRun], str] = {}
-        with concurrent.futures.ThreadPoolExecutor(self._options.workers) as pool:
+        with concurrent.futures.ThreadPoolExecutor(self._options.workers) as pool, self._no_pod_left():
             while waiting or running:
                 for task in [t for t, needs in waiting.items() if all(n in self._done for n in needs)]:
                     if all(self._done[need].state in SUCCEEDED for need in waiting.pop(task)):
@@ -187,6 +195,17 @@ class _Emulator:
                 for future in ended:
                     self._finish(running.pop(future), future.result())
         return Run(self._run_id, self._done)
+
+    @contextmanager
+    def _no_pod_left(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._ended = True
+            for process in list(self._pods):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+            raise
 
     def _finish(self, task: str, result: TaskRun) -> None:
         self._done[task] = result
@@ -223,7 +242,7 @@ class _Emulator:
             raise UserError(f"no provider scheme found in artifact URI: {uri}")
         schema = importer["typeSchema"]["instanceSchema"]
         artifact = self._metadata.imported_artifact(
-            schema, uri, importer.get("metadata", {}), session_info(uri)
+            schema, uri, importer.get("metadata", {}), session_info(uri, self._root)
         )
         (output,) = self._file.component(task)["outputDefinitions"]["artifacts"]
         execution = self._metadata.publish(task, IMPORTER, mlmd.Execution.COMPLETE, {output: artifact})
@@ -361,7 +380,7 @@ class _Emulator:
                 )
             except StepError as error:
                 self._metadata.publish(task, CONTAINER, mlmd.Execution.FAILED, {})
-                if attempt == retries:
+                if attempt == retries or self._ended:
                     return TaskRun(FAILED, attempts=attempt + 1, message=str(error))
                 continue
             execution = self._metadata.publish(
@@ -376,7 +395,7 @@ class _Emulator:
         raise AssertionError("unreachable: the last attempt returns")
 
     def _launcher(self, pod: Path) -> Launcher:
-        return Launcher(self._objects, self._metadata, self._root, pod, say=self._say)
+        return Launcher(self._objects, self._metadata, self._root, pod, self._say, self._pods)
 
     def _say(self, warning: str) -> None:
         with self._lock, (self._options.store / "warnings.log").open("a") as file:

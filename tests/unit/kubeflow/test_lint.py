@@ -165,8 +165,8 @@ def test_a_placeholder_of_another_nodes_value_is_refused() -> None:
     ("uri", "said"),
     [
         (
-            "gs://elsewhere/data",
-            "imports from gs://elsewhere, but the pipeline root is in minio://mlpipeline",
+            "minio://elsewhere/data",
+            "imports from minio://elsewhere, but the pipeline root is in minio://mlpipeline",
         ),
         ("/data/mnist", "which is in no object store"),
         ("", "its URI is empty"),
@@ -277,6 +277,10 @@ EDITS: dict[str, tuple[Callable[[Spec, Spec], Any], str]] = {
             {"constant": "x", "mountPath": "/minio"}
         ),
         "platform spec Pusher_executor: mounts a volume at /minio",
+    ),
+    "a pod that may be root": (
+        lambda _, kubernetes: kubernetes["Trainer_executor"].pop("securityContext"),
+        "Trainer: its pod does not say runAsNonRoot",
     ),
     "a push into the pod": (
         lambda _, kubernetes: kubernetes["Pusher_executor"].pop("pvcMount"),

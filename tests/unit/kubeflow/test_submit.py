@@ -162,6 +162,40 @@ def test_the_service_account_is_the_one_that_the_file_was_compiled_for(
     assert [sent["service_account"] for sent in server.runs.values()] == ["mnist-runner", "ann"]
 
 
+def test_the_root_of_the_file_is_sent_because_no_server_reads_it(server: Server, package: Path) -> None:
+    package.write_text(yaml.safe_dump_all([SPEC | {"defaultPipelineRoot": "minio://other/mnist"}]))
+    here = ("--param", "data_uri=minio://other/data")
+
+    assert invoke(submit_command, package, "--host", server.url, *here).exit_code == 0
+    assert invoke(schedule_command, package, "--host", server.url, *here, "--every", "1d").exit_code == 0
+    given = ("--pipeline-root", "s3://bucket/mnist")
+    assert invoke(submit_command, package, "--host", server.url, *here, *given).exit_code == 0
+
+    roots = [sent["runtime_config"]["pipeline_root"] for sent in server.runs.values()]
+    assert roots == ["minio://other/mnist", "s3://bucket/mnist"]
+    (sent,) = server.recurring.values()
+    assert sent["runtime_config"]["pipeline_root"] == "minio://other/mnist"
+    wrong = invoke(submit_command, package, "--host", server.url, *here, "--pipeline-root", "/var/mnist")
+    assert wrong.exit_code == 2
+    assert "must be minio://" in one_line(wrong)
+
+
+def test_data_out_of_reach_of_the_root_are_refused_before_anything_is_sent(
+    server: Server, package: Path, compiled: Compile
+) -> None:
+    package.write_text(compiled().to_yaml())
+    options = ("--host", server.url, "--param", "data_uri=minio://other/data")
+
+    for command, more in ((submit_command, ()), (schedule_command, ("--every", "1d"))):
+        result = invoke(command, package, *options, *more)
+
+        assert result.exit_code == 2
+        assert "imports from minio://other, but the pipeline root is in minio://mlpipeline" in one_line(
+            result
+        )
+    assert server.runs == server.recurring == {}
+
+
 def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, package: Path) -> None:
     for _ in range(2):
         assert invoke(submit_command, package, "--host", server.url, *NEEDED).exit_code == 0
@@ -599,6 +633,7 @@ def test_status_tells_a_run_without_waiting(server: Server, package: Path) -> No
     assert "failed in Trainer" in one_line(failed)
     assert unknown.exit_code == 1
     assert "Run no-such-run not found" in one_line(unknown)
+    assert "address" not in one_line(unknown)
 
 
 def test_nodes_are_found_where_the_run_has_no_spec() -> None:

@@ -102,6 +102,7 @@ def importer(uri: str) -> Spec:
 def run(pipeline: Spec, store: Path, platform: Spec | None = None, **options: Any) -> emulator.Run:
     file = compiled.read(yaml.safe_dump_all([pipeline] + ([platform] if platform else [])))
     values = emulator.parameter_values(file, {})
+    options = {"pipeline_root": ROOT} | options
     return emulator.run(file, values, emulator.Options(store, **options), Silent())
 
 
@@ -183,6 +184,42 @@ def test_a_local_uri_in_the_answer_skips_the_upload_and_fails_the_next_step(tmp_
     assert "Skipping uploading" in (tmp_path / "warnings.log").read_text()
     assert done.tasks["b"].state == emulator.FAILED
     assert "failed to parse bucketConfig" in done.tasks["b"].message
+
+
+def test_a_root_that_is_not_sent_is_the_servers_own(tmp_path: Path) -> None:
+    pipeline = spec(a=answering("{}"))
+    assert pipeline["defaultPipelineRoot"] == ROOT  # which no part of a server reads
+
+    assert run(pipeline, tmp_path, pipeline_root="").succeeded
+
+    assert list((tmp_path / "objects/minio/mlpipeline/v2/artifacts/shell").rglob("file"))
+    with pytest.raises(UserError, match="in no object store"):
+        run(pipeline, tmp_path, pipeline_root="/tmp/x")
+
+
+@pytest.mark.parametrize(("uri", "reached"), [("minio://other/data", False), ("s3://other/data", True)])
+def test_what_lies_in_another_bucket_of_minio_is_not_downloaded(
+    uri: str, reached: bool, tmp_path: Path
+) -> None:
+    done = run(spec(data=importer(uri), a=task("true", needs={"i": ("data", "result")})), tmp_path)
+
+    assert done.succeeded is reached
+    assert reached or 'no driver registered for "minio"' in done.tasks["a"].message
+
+
+def test_a_step_begins_with_the_umask_of_argos_runtime(tmp_path: Path) -> None:
+    assert run(spec(a=task("umask")), tmp_path).succeeded
+    (log,) = tmp_path.rglob("executor-logs-0")
+    assert int(log.read_text(), 8) == 0
+
+
+def test_a_preempted_pod_ends_with_all_its_processes_and_is_started_again(tmp_path: Path) -> None:
+    """A first attempt ends its own process group, as Argo does with a pod's."""
+    policy = {"maxRetryCount": 1, "backoffMaxDuration": "3600s"}
+    script = f"test -e {tmp_path}/begun && exit 0; touch {tmp_path}/begun; kill -TERM -$$; sleep 20"
+    done = run(spec(a=task(script, retryPolicy=policy)), tmp_path / "store")
+
+    assert (done.tasks["a"].state, done.tasks["a"].attempts) == (emulator.DONE, 2)
 
 
 def test_retries_need_a_longest_duration(tmp_path: Path) -> None:
@@ -292,7 +329,6 @@ def test_null_is_no_metadata() -> None:
             lambda s: s["deploymentSpec"]["executors"].update(a_executor={"resolver": {}}),
             "no resolver nodes",
         ),
-        (lambda s: s.update(defaultPipelineRoot="/tmp/x"), "in no object store"),
         (
             lambda s: s["root"]["dag"]["tasks"]["a"].update(triggerPolicy={"condition": "true"}),
             "a runs on a condition",
