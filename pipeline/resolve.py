@@ -1,4 +1,4 @@
-"""What goes into a run is looked at before it: recipe, data and code.
+"""Completes a config before anything runs or is compiled: recipe, data, code, baseline, data before these.
 
 TensorFlow is imported for a function of the user's alone.
 """
@@ -10,8 +10,10 @@ from typing import Any
 
 from components.image_example_gen.sources import DataSet, Options, choose
 from components.image_example_gen.splitting import splitting
+from components.shared import model_store
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
+from pipeline.previous_data import with_previous_data
 from trainer import recipes
 from trainer.features import DEFAULT_NUM_CLASSES, ImageShape
 from trainer.recipes import Params
@@ -27,6 +29,54 @@ def check_recipe(config: PipelineConfig) -> Params:
         return recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """A config of `run` or `tune` with all that is found out before the first node.
+
+    Args:
+        config: settings.
+        folder: of the data set.
+
+    Raises:
+        ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model.
+    """
+    config = with_facts(_with_baseline(config), folder).replace("data", uri=str(folder.absolute()))
+    return with_previous_data(config)
+
+
+def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+    """The same for a pipeline that is compiled; URIs stay as they are.
+
+    Args:
+        config: settings.
+        folder: a copy of the data set on this machine. None: the one below `root` that has the name of the
+            data in the cluster; where there is none either, the settings must say what the images are.
+
+    Raises:
+        ConfigError, SourceError: as with_facts; also where nothing says what the images are.
+    """
+    data = config.data
+    if folder is None and not (data.size and data.num_classes):
+        fetched = config.root / "data" / data.dataset
+        if not fetched.is_dir() or (data.uri and data.uri.rstrip("/").split("/")[-1] != data.dataset):
+            raise ConfigError(
+                "nothing says how large the images are and how many classes they have: give a copy of the "
+                "data with --data-dir, or --set data.size=28x28 --set data.num_classes=10"
+            )
+        folder = fetched
+    return with_facts(config, folder)
+
+
+def _with_baseline(config: PipelineConfig) -> PipelineConfig:
+    """Other files at `baseline.uri` are another baseline, never a stale cache hit."""
+    if not config.baseline.uri:
+        return config
+    uri = str(Path(config.baseline.uri).expanduser().absolute())
+    folder = model_store.find(uri)
+    if folder is None:
+        raise ConfigError(f"baseline.uri: there is no SavedModel in {uri}")
+    return config.replace("baseline", uri=uri, fingerprint=model_store.fingerprint(folder))
 
 
 def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:

@@ -34,7 +34,7 @@ from pipeline.runtime import environment, logs
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="A copy of the data here: its fingerprint, image size and classes become the defaults.",
+    help="A copy of the data: its fingerprint, image size and classes. [default: <root>/data/<dataset>]",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. kubeflow.node.cpu=4."
@@ -55,7 +55,7 @@ def compile_command(
     config, kubeflow = kubeflow_settings.load(
         file, [f"{key}={value}" for key, value in named.items() if value] + list(settings)
     )
-    config = resolve.with_facts(config, data_dir)
+    config = resolve.for_a_cluster(config, data_dir)
     text = compiled_text(config, kubeflow)
     write(output, text)
     click.echo(f"compiled into {output}")

@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 import click
 from rich.console import Console
 
-from components.shared import model_store
 from pipeline import product, resolve
 from pipeline.cli.console import RunView
 from pipeline.cli.data import fetch_with_bar
@@ -84,7 +83,7 @@ def run(
     """
     dataset = dataset_name(dataset, data_dir)
     config = run_config(recipe, recipe_file, dataset, root, no_cache, settings, beam_args)
-    sys.exit(run_and_report(with_data(with_baseline(config), data_dir), rerun))
+    sys.exit(run_and_report(complete(config, data_dir), rerun))
 
 
 def dataset_name(dataset: str | None, data_dir: Path | None) -> str | None:
@@ -124,26 +123,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def with_baseline(config: PipelineConfig) -> PipelineConfig:
-    """Put the fingerprint of a given baseline into the config, so that other files are another one.
-
-    Raises:
-        ConfigError: where there is no SavedModel.
-    """
-    if not config.baseline.uri:
-        return config
-    uri = str(Path(config.baseline.uri).expanduser().absolute())
-    folder = model_store.find(uri)
-    if folder is None:
-        raise ConfigError(f"baseline.uri: there is no SavedModel in {uri}")
-    return config.replace("baseline", uri=uri, fingerprint=model_store.fingerprint(folder))
-
-
-def with_data(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
-    """Take the data of a folder, or of the config's data set, fetched if need be; refuse bad ones."""
-    if folder is None:
-        folder = fetch_with_bar(config.data.dataset, config.root / "data")
-    return resolve.with_facts(config, folder).replace("data", uri=str(folder.absolute()))
+def complete(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+    """Find out the rest, with the data of a folder, or of the config's data set, fetched if need be."""
+    return resolve.for_this_machine(
+        config, folder or fetch_with_bar(config.data.dataset, config.root / "data")
+    )
 
 
 def nodes_to_rerun(given: Iterable[str]) -> frozenset[str]:

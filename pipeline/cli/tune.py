@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipeline import product
 from pipeline.cli.console import RunView
-from pipeline.cli.run import dataset_name, run_config, with_data, with_live_view
+from pipeline.cli.run import complete, dataset_name, run_config, with_live_view
 from pipeline.errors import UserError
 from pipeline.local.outcome import Tuned
 
@@ -54,7 +54,7 @@ def tune(
     if not output.absolute().parent.is_dir():
         raise UserError(f"{output}: there is no folder to write it to")
     dataset = dataset_name(dataset, data_dir)
-    config = with_data(run_config(recipe=recipe, dataset=dataset, root=root, settings=settings), data_dir)
+    config = complete(run_config(recipe=recipe, dataset=dataset, root=root, settings=settings), data_dir)
 
     def work(view: RunView, run_id: str) -> Tuned:
         from pipeline.local import session  # imported by with_live_view, with a note on the terminal

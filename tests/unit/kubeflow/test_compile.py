@@ -22,6 +22,8 @@ from pipeline.definition import create_pipeline
 from tests.unit.kubeflow.conftest import REPOSITORY, Compile
 
 MNIST = str(Path(sys.executable).with_name("mnist"))
+# What the images are, where no copy of them is here.
+IMAGES = ("--set", "data.size=28x28", "--set", "data.num_classes=10")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_the_nodes_are_those_of_the_local_run(four_gpus) -> None:
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = subprocess.run(
-            [MNIST, "compile", "-o", tmp_path / name, "--set", "push.to=artifact"],
+            [MNIST, "compile", "-o", tmp_path / name, "--set", "push.to=artifact", *IMAGES],
             env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(ord(name))},
             cwd=tmp_path,
             capture_output=True,
@@ -308,7 +310,7 @@ def test_a_trainer_with_a_volume_keeps_its_checkpoints_there() -> None:
 
 
 def test_a_refusal_is_one_line_a_reason_and_no_file(tmp_path: Path) -> None:
-    settings = ["--set", "data.uri=minio://elsewhere/data", "--set", "push.to=artifact"]
+    settings = ["--set", "data.uri=minio://elsewhere/data", "--set", "push.to=artifact", *IMAGES]
     done = subprocess.run(
         [MNIST, "compile", "-o", tmp_path / "x.yaml", *settings],
         capture_output=True,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from pipeline import code_hash
 from pipeline.cli.main import main
-from pipeline.config import ConfigError, PipelineConfig
-from pipeline.resolve import with_facts
+from pipeline.config import ConfigError, PipelineConfig, with_settings
+from pipeline.resolve import for_a_cluster, for_this_machine, with_facts
 from tests.conftest import idx_bytes
 
 COMPILE = ("compile", "--set", "push.to=artifact", "--image", "registry.example/mnist:1")
@@ -77,3 +78,50 @@ def test_settings_of_the_size_count_where_no_data_are_here() -> None:
         ConfigError, match=r"images of 11 x 28 pixels .* 12 x 12 or larger: take recipe tutorial"
     ):
         with_facts(config, None)
+
+
+@pytest.mark.parametrize("settings", [(), ("data.size=28x28",), ("data.num_classes=10",)])
+def test_images_that_nobody_described_are_not_compiled_for(
+    settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [part for setting in settings for part in ("--set", setting)]
+
+    done = CliRunner().invoke(main, [*COMPILE, *options])
+
+    assert done.exit_code == 2
+    assert "give a copy of the data with --data-dir, or --set data.size=28x28" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fetched_copy_of_the_same_name_says_what_the_images_are(small: Path, tmp_path: Path) -> None:
+    config = with_settings(PipelineConfig(), [f"root={tmp_path / 'var'}", "data.dataset=letters"])
+    (tmp_path / "var/data").mkdir(parents=True)
+    small.rename(tmp_path / "var/data/letters")
+
+    for uri in ("", "s3://bucket/data/letters/"):
+        found = for_a_cluster(config.replace("data", uri=uri), None).data
+        assert (found.shape.height, found.shape.width, found.uri) == (20, 24, uri)
+        assert found.fingerprint
+    with pytest.raises(ConfigError, match="nothing says"):
+        for_a_cluster(config.replace("data", uri="s3://bucket/data/others"), None)
+
+
+def test_settings_describe_images_that_are_not_here() -> None:
+    config = with_settings(PipelineConfig(), ["data.size=64x48", "data.num_classes=5"])
+
+    found = for_a_cluster(config, None).data
+
+    assert (found.shape.height, found.shape.width, found.num_classes) == (64, 48, 5)
+
+
+def test_a_baseline_that_is_no_model_is_refused_before_anything_runs(small: Path, tmp_path: Path) -> None:
+    config = PipelineConfig().replace("baseline", uri=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"baseline\.uri: there is no SavedModel in"):
+        for_this_machine(config, small)
+
+
+def test_a_run_knows_its_code_and_where_its_data_are(small: Path) -> None:
+    config = for_this_machine(PipelineConfig(), small)
+    assert config.code.keys() == code_hash.CODE_OF_NODE.keys()
+    assert config.data.uri == str(small)
