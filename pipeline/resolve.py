@@ -1,4 +1,4 @@
-"""Completes a config before anything runs or is compiled: recipe, data, code, baseline, data before these.
+"""Completes a config before anything runs or is compiled: recipe, data, code, baseline.
 
 TensorFlow is imported for a function of the user's alone.
 """
@@ -13,7 +13,6 @@ from components.image_example_gen.splitting import splitting
 from components.shared import model_store
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
-from pipeline.previous_data import with_previous_data
 from trainer import recipes
 from trainer.features import DEFAULT_NUM_CLASSES, ImageShape
 from trainer.recipes import Params
@@ -41,8 +40,7 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
     Raises:
         ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model.
     """
-    config = with_facts(_with_baseline(config), folder).replace("data", uri=str(folder.absolute()))
-    return with_previous_data(config)
+    return with_facts(_with_baseline(config), folder).replace("data", uri=str(folder.absolute()))
 
 
 def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig:

@@ -20,6 +20,7 @@ from pipeline.history import records, report_page, verdict
 from pipeline.local import lock, overlap, recovery, runner
 from pipeline.local.outcome import Outcome, Tuned
 from pipeline.nodes import NodeId, NodeState, Output
+from pipeline.previous_data import with_previous_data
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def run(
     config: PipelineConfig, observer: runner.Observer, run_id: str, rerun: Collection[str] = ()
 ) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
-    pipeline = definition.create_pipeline(config)
+    pipeline = definition.create_pipeline(with_previous_data(config))
 
     def work() -> Outcome:
         try:
@@ -51,7 +52,7 @@ def run(
 
 def tune(config: PipelineConfig, trials: int, observer: runner.Observer, run_id: str) -> Tuned:
     """Search for a better recipe; what goes wrong is part of the outcome, with the details in the log."""
-    pipeline = definition.create_tuning_pipeline(config, trials)
+    pipeline = definition.create_tuning_pipeline(with_previous_data(config), trials)
     return _guarded(Tuned, lambda: _best(config, pipeline, runner.run(pipeline, observer, run_id)))
 
 
