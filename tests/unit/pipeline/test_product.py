@@ -42,9 +42,10 @@ def test_a_fork_renames_itself_by_two_files(tmp_path: Path) -> None:
         shutil.copytree(REPOSITORY / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("Makefile", "pyproject.toml"):
         shutil.copy(REPOSITORY / part, tmp_path)
-    _replace(tmp_path / "pipeline/product.py", r'^NAME = ".*"$', 'NAME = "letters"')
-    _replace(tmp_path / "pyproject.toml", r'^name = ".*"$', 'name = "letters-tfx"')
-    _replace(tmp_path / "pyproject.toml", r"^mnist = (.*)$", r"letters = \1")
+    name = "letters" if product.NAME != "letters" else "figures"
+    _replace(tmp_path / "pipeline/product.py", r'^NAME = ".*"$', f'NAME = "{name}"')
+    _replace(tmp_path / "pyproject.toml", r'^name = ".*"$', f'name = "{name}-tfx"')
+    _replace(tmp_path / "pyproject.toml", rf"^{product.NAME} = (.*)$", rf"{name} = \1")
 
     def output(*command: str) -> str:
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -60,12 +61,12 @@ def test_a_fork_renames_itself_by_two_files(tmp_path: Path) -> None:
     help_of_serve = output(
         sys.executable, "-c", "from pipeline.cli.main import main; main(['serve', '--help'])"
     )
-    assert "var/serving/letters" in help_of_serve
+    assert f"var/serving/{name}" in help_of_serve
     made = output("make", "-n", "-o", ".venv/.ready", "serve", "image")
-    assert "/letters serve" in made
-    assert "letters-tfx:cpu" in made
+    assert f"/{name} serve" in made
+    assert f"{name}-tfx:cpu" in made
     for text in (help_of_serve, made):
-        assert "mnist" not in text.replace("var/data/mnist", "")
+        assert product.NAME not in text.replace(f"var/data/{product.DATASET}", "")
 
 
 def _replace(file: Path, pattern: str, replacement: str) -> None:
