@@ -1,7 +1,4 @@
-"""`mnist serve`, and `python -m serving`: the command line of the server.
-
-TensorFlow is imported when it starts.
-"""
+"""`mnist serve`, and `python -m serving`: the command line of the server."""
 
 from __future__ import annotations
 
@@ -10,12 +7,18 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    from serving.server.run import Addresses, ServerConfig
+from serving.models.batching_parameters import BatchingParameters, Join
+from serving.models.config_file import ConfigFileError, ModelConfig, read_batching, read_models
+from serving.models.loader import Loading
+from serving.server.rest import Limits
+from serving.server.run import Addresses, ServerConfig, channel_arguments
+from serving.server.run import serve as run
+from serving.server.telemetry.request_log import RequestLogConfig
+from serving.server.tls import Tls
 
 BAD_INPUT = 2
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -38,9 +41,16 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option(
     "--port", "grpc_port", default=8500, show_default=True, help="Port for gRPC; 0 takes a free one."
 )
-@click.option("--no-batching", is_flag=True, help="Never join requests.")
 @click.option(
-    "--batching-parameters-file", type=FILE, help="How to join them, in TF Serving's text format."
+    "--batching",
+    type=click.Choice([each.value for each in Join]),
+    default=Join.MARKED.value,
+    show_default=True,
+    help="Of which models requests are joined: none; those that say that their rows do not depend on each "
+    "other, as the Trainer's do; all.",
+)
+@click.option(
+    "--batching-parameters-file", type=FILE, help="How to join those of all, in TF Serving's text format."
 )
 @click.option(
     "--op-threads",
@@ -106,7 +116,7 @@ def serve(
     host: str,
     rest_port: int,
     grpc_port: int,
-    no_batching: bool,
+    batching: str,
     batching_parameters_file: Path | None,
     op_threads: int,
     max_request_mb: int,
@@ -128,14 +138,6 @@ def serve(
 ) -> None:
     """Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."""
     _quieten(quiet)
-    from serving.models.batching import BatchingParameters
-    from serving.models.config_file import ConfigFileError, ModelConfig, read_batching, read_models
-    from serving.server.rest import Limits
-    from serving.server.run import ServerConfig, channel_arguments
-    from serving.server.run import serve as run
-    from serving.server.telemetry.request_log import RequestLogConfig
-    from serving.server.tls import Tls
-
     if bool(tls_cert) != bool(tls_key) or (tls_client_ca and not tls_cert):
         _fail("--tls-cert and --tls-key go together, and --tls-client-ca needs both")
     try:
@@ -144,16 +146,16 @@ def serve(
             models = read_models(model_config_file)
         else:
             models = [ModelConfig(model_name or model_dir.absolute().name, model_dir.absolute())]
-        batching = BatchingParameters(enabled=not no_batching)
+        parameters = BatchingParameters(join=Join(batching))
         if batching_parameters_file:
-            batching = read_batching(batching_parameters_file)
+            parameters = read_batching(batching_parameters_file)
         config = ServerConfig(
             models=models,
             host=host,
             rest_port=rest_port,
             grpc_port=grpc_port,
-            batching=batching,
-            op_threads=op_threads,
+            batching=parameters,
+            loading=Loading(op_threads=op_threads),
             limits=Limits(max_request_mb * 2**20, arrival_timeout, rest_timeout),
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             keep_alive_s=keep_alive,

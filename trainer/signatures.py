@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer import features
+from trainer import features, independence
 from trainer.estimator import ModeKeys
 from trainer.estimator_model import EstimatorModel
 from trainer.export_outputs import DEFAULT, ExportedAs, ExportOutput, PredictOutput
@@ -132,7 +132,7 @@ class ServingModule(tf.Module):
 def export(
     directory: str, model: EstimatorModel, shape: features.ImageShape, transform: tft.TFTransformOutput
 ) -> Mapping[str, ExportedAs]:
-    """Write the SavedModel with its signatures.
+    """Write the SavedModel with its signatures, and of which of them requests may be joined.
 
     Args:
         directory: where to; made if it is not there.
@@ -157,6 +157,7 @@ def export(
         for name, method in others.items():
             updater.replace_method_name(signature_key=name, method_name=method)
         updater.save(directory)
+    independence.write(directory, signatures, shape)
     return module.exports
 
 

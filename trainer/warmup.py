@@ -41,7 +41,7 @@ def write(
 def _logs(
     count: int, shape: features.ImageShape, exports: Mapping[str, ExportedAs]
 ) -> Iterator[prediction_log_pb2.PredictionLog]:
-    inputs = _inputs(count, shape)
+    inputs = noise(count, shape)
     _, examples = inputs[features.SIGNATURE_EXAMPLES]
     for signature, exported in exports.items():
         if exported.method == PredictOutput.method:
@@ -62,7 +62,7 @@ def _logs(
         yield log
 
 
-def _inputs(count: int, shape: features.ImageShape) -> dict[str, tuple[str, np.ndarray]]:
+def noise(count: int, shape: features.ImageShape) -> dict[str, tuple[str, np.ndarray]]:
     """By signature: its input's name, and images of noise; no kernel's time depends on what they show."""
     images = np.random.default_rng(0).integers(0, 256, (count, *shape[:2]), np.uint8)
     files = [tf.io.encode_png(image[..., None]).numpy() for image in images]

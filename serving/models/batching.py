@@ -4,11 +4,13 @@ The threads of the transports do the work themselves: one that finds a free plac
 its own request among it, and passes its place to one of those that wait. So a lone request is run at once,
 without a change of threads, and under load batches grow by themselves: nobody waits for company unless
 `batch_timeout_micros` says so.
+
+Requests of a model are joined only where its rows do not depend on each other: where the model says so
+itself, or where whoever runs the server asks for it, as with TF Serving's --enable_batching.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -18,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serving.models.batching_parameters import ALONE, BatchingParameters, Join
 from serving.models.servable import Servable
 from serving.protocol.errors import Code, ServingError, invalid
 from serving.protocol.signatures import Signature
@@ -25,19 +28,6 @@ from serving.protocol.signatures import Signature
 Result = list[np.ndarray] | ServingError
 # Called with model name, batch size in examples, and seconds in TensorFlow.
 Observer = Callable[[str, int, float], None]
-
-
-@dataclass(frozen=True)
-class BatchingParameters:
-    """How requests are joined; names and meanings are those of TF Serving's BatchingParameters."""
-
-    enabled: bool = True
-    max_batch_size: int = 1024  # examples in a batch, and in a single request
-    batch_timeout_micros: int = 0  # how long a batch that is not full waits for more
-    max_enqueued_batches: int = 4  # full batches that may wait for a signature; more is refused
-    # How many batches run at a time; a core is left for what reads and writes them.
-    num_batch_threads: int = field(default_factory=lambda: max((os.cpu_count() or 1) - 1, 1))
-    allowed_batch_sizes: tuple[int, ...] = ()  # batches are filled up to one of these
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,8 @@ class Task:
     signature: Signature
     outputs: tuple[str, ...]
     values: Sequence[np.ndarray]
-    size: int  # examples
+    size: int  # examples; 1 where they cannot be counted
+    parameters: BatchingParameters  # ALONE where it must not be joined
     since: float  # time.monotonic()
     wake: threading.Event = field(default_factory=threading.Event)
     is_taken: bool = False  # is in a batch, and no longer in a queue
@@ -71,25 +62,34 @@ class Task:
             return deadline_exceeded()
         return None if self.caller.is_there() else ServingError(Code.CANCELLED, "the client has gone")
 
+    @property
+    def group(self) -> _Group:
+        """Those that it may be joined to."""
+        return _Group(self.servable, self.signature.name, self.parameters is not ALONE)
+
     def joins(self, other: Task) -> bool:
         """Whether both fit into one batch."""
+        padded = self.parameters.pad_variable_length_inputs
         return self.outputs == other.outputs and all(
-            mine.shape[1:] == theirs.shape[1:]
+            mine.dtype == theirs.dtype
+            and (mine.ndim == theirs.ndim if padded else mine.shape[1:] == theirs.shape[1:])
             for mine, theirs in zip(self.values, other.values, strict=True)
         )
 
 
 class _Group(NamedTuple):
-    """What may be joined at all."""
+    """What may be joined at all, or must not be."""
 
     servable: Servable
     signature_name: str
+    joined: bool
 
 
 class _Queue:
     """The tasks of one group, in their order, and how many examples they hold together."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: BatchingParameters) -> None:
+        self.parameters = parameters
         self.tasks: deque[Task] = deque()
         self.size = 0
 
@@ -110,14 +110,17 @@ class _Queue:
 class Batcher:
     """The queues, and the places at which batches are run."""
 
-    def __init__(self, parameters: BatchingParameters, observe: Observer) -> None:
+    def __init__(self, parameters: BatchingParameters, observe: Observer, per_model: bool = False) -> None:
         """Begin with empty queues.
 
         Args:
             parameters: how requests are joined.
             observe: called after each run, from the thread that ran it.
+            per_model: take a model's own parameters (Servable.batching) for those given here, but for the
+                threads; a model without any is not joined.
         """
         self._parameters = parameters
+        self._per_model = per_model
         self._observe = observe
         self._lock = threading.Lock()
         self._grown = threading.Condition(self._lock)
@@ -148,11 +151,53 @@ class Batcher:
             ServingError: INVALID_ARGUMENT for too many examples, RESOURCE_EXHAUSTED when too much waits
                 already, DEADLINE_EXCEEDED, and whatever TensorFlow says.
         """
-        limit = self._parameters.max_batch_size
-        size = len(values[0]) if signature.batched else 1
-        if size > limit:
-            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
-        task = Task(caller, servable, signature, outputs, values, size, time.monotonic())
+        rows = _rows(values)
+        parameters = self._parameters_for(servable, signature) if rows else ALONE
+        if rows and parameters.join is Join.ALL:
+            if parameters.enable_large_batch_splitting and rows > parameters.part_size:
+                return self._run_in_parts(caller, servable, signature, outputs, values, parameters)
+            if rows > parameters.max_batch_size:
+                raise invalid(
+                    f"Task size {rows} is larger than maximum input batch size {parameters.max_batch_size}"
+                )
+        elif rows and rows > parameters.max_batch_size:
+            parameters = ALONE
+        return self._run_task(
+            Task(caller, servable, signature, outputs, values, rows or 1, parameters, time.monotonic())
+        )
+
+    def _parameters_for(self, servable: Servable, signature: Signature) -> BatchingParameters:
+        parameters = self._parameters
+        if self._per_model:
+            parameters = servable.batching or ALONE
+        is_joined = parameters.join is Join.ALL or (
+            parameters.join is Join.MARKED and signature.name in servable.independent
+        )
+        return parameters if is_joined and signature.name not in servable.indivisible else ALONE
+
+    def _run_in_parts(
+        self,
+        caller: Caller,
+        servable: Servable,
+        signature: Signature,
+        outputs: tuple[str, ...],
+        values: Sequence[np.ndarray],
+        parameters: BatchingParameters,
+    ) -> list[np.ndarray]:
+        """One part after the other; each may be joined with other requests."""
+        size = parameters.part_size
+        answers = []
+        for start in range(0, len(values[0]), size):
+            part = [value[start : start + size] for value in values]
+            now = time.monotonic()
+            answers.append(
+                self._run_task(
+                    Task(caller, servable, signature, outputs, part, len(part[0]), parameters, now)
+                )
+            )
+        return [np.concatenate(column) for column in zip(*answers, strict=True)]
+
+    def _run_task(self, task: Task) -> list[np.ndarray]:
         with self._lock:
             self._enqueue(task)
             if self._free_places:
@@ -174,16 +219,16 @@ class Batcher:
 
     def _enqueue(self, task: Task) -> None:
         """Under the lock."""
-        queue = self._groups.setdefault(_Group(task.servable, task.signature.name), _Queue())
-        parameters = self._parameters
-        if queue.size + task.size > parameters.max_batch_size * parameters.max_enqueued_batches:
+        parameters = task.parameters
+        queue = self._groups.setdefault(task.group, _Queue(parameters))
+        limit = parameters.max_batch_size * parameters.max_enqueued_batches
+        if parameters is not ALONE and queue.size + task.size > limit:
             raise ServingError(
                 Code.RESOURCE_EXHAUSTED,
                 "The batch scheduling queue to which this task was submitted is full",
             )
         queue.append(task)
-        if parameters.batch_timeout_micros:
-            self._grown.notify_all()
+        self._grown.notify_all()
 
     def _wait(self, task: Task) -> None:
         """Sleep until there is a result, or a place for this thread.
@@ -201,7 +246,7 @@ class Batcher:
         """Leave the queue, and leave the place to others."""
         with self._lock:
             if not task.is_taken:
-                group = _Group(task.servable, task.signature.name)
+                group = task.group
                 queue = self._groups[group]
                 queue.remove(task)
                 if not queue.tasks:
@@ -242,13 +287,12 @@ class Batcher:
 
     def _next_batch(self, own: Task) -> list[Task]:
         """Under the lock: take what is due; nothing when another thread took the own task meanwhile."""
-        timeout_s = self._parameters.batch_timeout_micros / 1e6
         while not own.is_taken:
             now = time.monotonic()
-            soonest = now + timeout_s
+            soonest = float("inf")
             for group, queue in self._groups.items():
-                due = queue.tasks[0].since + timeout_s
-                if due <= now or queue.size >= self._parameters.max_batch_size:
+                due = queue.tasks[0].since + queue.parameters.batch_timeout_micros / 1e6
+                if due <= now or queue.size >= queue.parameters.part_size:
                     return self._take(group, queue)
                 soonest = min(soonest, due)
             self._grown.wait(soonest - now)
@@ -258,12 +302,8 @@ class Batcher:
         """Under the lock: the first task, and those behind it that can be joined to it."""
         first = queue.popleft()
         tasks, size = [first], first.size
-        joinable = (
-            self._parameters.enabled
-            and first.signature.batched
-            and first.signature.name not in first.servable.indivisible
-        )
-        while joinable and queue.tasks and size + queue.tasks[0].size <= self._parameters.max_batch_size:
+        joinable = group.joined and first.signature.name not in first.servable.indivisible
+        while joinable and queue.tasks and size + queue.tasks[0].size <= queue.parameters.part_size:
             if not first.joins(queue.tasks[0]):
                 break
             tasks.append(queue.popleft())
@@ -304,8 +344,10 @@ class Batcher:
         """The tasks in one run; empty when they have to be run one by one."""
         first, total = tasks[0], sum(task.size for task in tasks)
         try:
+            columns = zip(*(task.values for task in tasks), strict=True)
             values = [
-                np.concatenate(column) for column in zip(*(task.values for task in tasks), strict=True)
+                np.concatenate(_padded(column) if first.parameters.pad_variable_length_inputs else column)
+                for column in columns
             ]
             outputs = self._timed(first, values, total)
         except Exception:  # one bad example fails the batch: alone, each gets its own answer
@@ -321,16 +363,39 @@ class Batcher:
         return results
 
     def _timed(self, task: Task, values: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-        wanted = next(
-            (allowed for allowed in self._parameters.allowed_batch_sizes if allowed >= size), size
-        )
-        padding = wanted - size if task.signature.batched else 0
+        sizes = task.parameters.allowed_batch_sizes
+        padding = next((allowed for allowed in sizes if allowed >= size), size) - size
         if padding:
             values = [np.concatenate([value, np.repeat(value[:1], padding, 0)]) for value in values]
         start = time.perf_counter()
         outputs = task.servable.run(task.signature, task.outputs, values)
         self._observe(task.servable.name, size, time.perf_counter() - start)
-        return [output[:size] for output in outputs] if padding else outputs
+        if padding and all(output.ndim and len(output) == size + padding for output in outputs):
+            return [output[:size] for output in outputs]
+        return outputs
+
+
+def _rows(values: Sequence[np.ndarray]) -> int:
+    """How many examples these are; 0 where that cannot be said: such a request is run as it is."""
+    if not values or any(value.ndim == 0 for value in values):
+        return 0
+    sizes = {len(value) for value in values}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def _padded(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Arrays of one rank, filled up to the longest with their first value; their first dimension stays."""
+    shape = np.max([value.shape[1:] for value in values], axis=0)
+    return [
+        np.pad(
+            value,
+            [(0, 0), *((0, size - given) for size, given in zip(shape, value.shape[1:], strict=True))],
+            constant_values=value.flat[0],
+        )
+        if value.shape[1:] != tuple(shape) and value.size
+        else value
+        for value in values
+    ]
 
 
 def deadline_exceeded() -> ServingError:

@@ -11,11 +11,13 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
-from serving.models.batching import BatchingParameters
+from serving.models.batching_parameters import BatchingParameters, Join
 from serving.protocol.errors import invalid
 from serving.protocol.protos import model_server_config_pb2
 
 PLATFORM = "tensorflow"
+BATCHING_FILE = "batching_params.pbtxt"  # in a version's folder, for --enable_per_model_batching_parameters
+TENSORFLOW_TYPE = 1  # ModelType TENSORFLOW, which came before platforms
 
 
 class ConfigFileError(ValueError):
@@ -71,6 +73,8 @@ def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelC
     Raises:
         ServingError: INVALID_ARGUMENT in TF Serving's words.
     """
+    if message.WhichOneof("config") == "custom_model_config":
+        raise invalid("custom_model_config is not supported: name the models in a model_config_list")
     configs: dict[str, ModelConfig] = {}
     for model in message.model_config_list.config:
         if model.name in configs:
@@ -80,13 +84,9 @@ def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelC
                 f"Expected model {model.name} to have an absolute path or URI;"
                 f" got base_path()={model.base_path}"
             )
-        if not model.model_platform:
-            raise invalid(
-                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-                f"ModelServerConfig::model_platform, model name is {model.name}"
-            )
-        if model.model_platform != PLATFORM:
-            raise invalid(f"Model {model.name} requests unsupported platform {model.model_platform}")
+        platform = _platform(model)
+        if platform != PLATFORM:
+            raise invalid(f"Model {model.name} requests unsupported platform {platform}")
         configs[model.name] = ModelConfig(
             model.name,
             Path(model.base_path),
@@ -94,6 +94,22 @@ def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelC
             dict(model.version_labels),
         )
     return list(configs.values())
+
+
+def _platform(model: Any) -> str:
+    if model.model_type and model.model_platform:
+        raise invalid(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+            f"ModelServerConfig::model_platform, model name is {model.name}"
+        )
+    if model.model_type:
+        return PLATFORM if model.model_type == TENSORFLOW_TYPE else f"model_type {model.model_type}"
+    if not model.model_platform:
+        raise invalid(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            f"ModelServerConfig::model_platform, model name is {model.name}"
+        )
+    return str(model.model_platform)
 
 
 def _policy(message: Any) -> Policy:
@@ -116,10 +132,6 @@ def read_batching(path: Path) -> BatchingParameters:
     """
     message = _batching_message()()
     _parse(path, message)
-    unsupported = ("pad_variable_length_inputs", "enable_large_batch_splitting", "max_execution_batch_size")
-    for name in unsupported:
-        if name in {descriptor.name for descriptor, _ in message.ListFields()}:
-            raise ConfigFileError(f"{path}: {name} is not supported")
     defaults = BatchingParameters()
     values = {
         name: getattr(message, name).value if message.HasField(name) else getattr(defaults, name)
@@ -135,7 +147,20 @@ def read_batching(path: Path) -> BatchingParameters:
         raise ConfigFileError(
             f"{path}: allowed_batch_sizes must increase, and the last one must be max_batch_size"
         )
-    return BatchingParameters(**values, allowed_batch_sizes=sizes)
+    splitting = message.enable_large_batch_splitting.value
+    part = message.max_execution_batch_size.value if splitting else 0
+    if not 0 <= part <= values["max_batch_size"]:
+        raise ConfigFileError(
+            f"{path}: max_execution_batch_size must be at least 1 and at most max_batch_size"
+        )
+    return BatchingParameters(
+        join=Join.ALL,
+        **values,
+        allowed_batch_sizes=sizes,
+        pad_variable_length_inputs=message.pad_variable_length_inputs,
+        enable_large_batch_splitting=splitting,
+        max_execution_batch_size=part,
+    )
 
 
 def _parse(path: Path, message: Any) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import enum
 import gc
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.models.config_file import ModelConfig
 from serving.models.folders import hint, is_version
-from serving.models.servable import Servable
+from serving.models.servable import TAGS, Servable
 from serving.protocol.errors import Code, ServingError, invalid
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ class Version:
     servable: Servable | None = None
     # What the folder looked like when loading began: a failed version is tried again when this changes.
     stamp: tuple = ()
+    failures: int = 0  # in a row, with these files
+    failed_at: float = 0.0  # by time.monotonic()
 
 
 @dataclass
@@ -61,12 +65,31 @@ class Model:
 
     config: ModelConfig
     versions: dict[int, Version] = field(default_factory=dict)
+    settled: bool = False  # each version that was there at the beginning is loaded, or cannot be
+
+    @property
+    def failed(self) -> bool:
+        """Whether a version could not be loaded."""
+        return any(version.error is not None for version in self.versions.values())
 
     @property
     def available(self) -> list[int]:
         """The versions that answer, newest first."""
         ready = (number for number, version in self.versions.items() if version.state is State.AVAILABLE)
         return sorted(ready, reverse=True)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are looked for and loaded; defaults are TF Serving's, but for the threads."""
+
+    poll_s: float = POLL_S  # between two looks at the folders; 0: only one
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)  # models that are loaded at a time
+    max_retries: int = 5  # of a version that cannot be loaded, as long as its files stay the same
+    retry_s: float = 60.0
+    op_threads: int = 1  # of each model, see Servable
+    tags: tuple[str, ...] = TAGS  # of the meta graph
+    allow_early_labels: bool = False  # labels may name versions that do not answer yet
 
 
 @dataclass(frozen=True)
@@ -82,23 +105,23 @@ class Loader:
     """All models of a server, and the thread that watches their folders."""
 
     def __init__(
-        self, configs: Sequence[ModelConfig], warm_up: WarmUp, poll_s: float = POLL_S, op_threads: int = 1
+        self, configs: Sequence[ModelConfig], warm_up: WarmUp, loading: Loading | None = None
     ) -> None:
         """Know the models; nothing is loaded before `start`.
 
         Args:
             configs: the models.
             warm_up: runs a loaded version's warm-up requests.
-            poll_s: seconds between two looks at the folders.
-            op_threads: of each model, see Servable.
+            loading: how to look for them and load them.
         """
         self._warm_up = warm_up
-        self._poll_s = poll_s
-        self._op_threads = op_threads
+        self._loading = loading or Loading()
         self._lock = threading.Lock()  # guards the tables below; never held while a model is loaded
         self._changed = threading.Condition(self._lock)
         self._models = {config.name: Model(config) for config in configs}
-        self._scanning = threading.Lock()
+        self._waiting: set[str] = set()  # models of which there is no version yet
+        self._busy = 0  # models that are looked at right now
+        self._memory_changed = False
         self._stop = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="loader", daemon=True)
@@ -137,7 +160,7 @@ class Loader:
             models = {}
             for config in configs:
                 model = self._models.get(config.name) or Model(config)
-                models[config.name] = Model(config, model.versions)
+                models[config.name] = Model(config, model.versions, model.settled)
             dropped = [model for name, model in self._models.items() if name not in models]
             self._models = models
         for model in dropped:
@@ -147,12 +170,14 @@ class Loader:
         self._await([config.name for config in configs], timeout_s)
 
     def wait_until_ready(self, timeout_s: float | None = None) -> bool:
-        """Wait until every model has a version that answers; False when time ran out first."""
+        """Wait until it is `ready`; False when time ran out first."""
         with self._changed:
-            return self._changed.wait_for(self._all_available, timeout_s)
+            return self._changed.wait_for(self._is_ready, timeout_s)
 
-    def _all_available(self) -> bool:
-        return all(model.available for model in self._models.values())
+    def _is_ready(self) -> bool:
+        models = self._models.values()
+        answering = [model for model in models if model.available]
+        return all(model.settled for model in models) and (bool(answering) or not self._models)
 
     @property
     def names(self) -> list[str]:
@@ -162,9 +187,17 @@ class Loader:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers."""
+        """Whether every model has a version that answers, or one that cannot be loaded, and one answers.
+
+        A model that does not load does not keep the others from being asked.
+        """
         with self._lock:
-            return self._all_available()
+            return self._is_ready()
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such a model."""
+        with self._lock:
+            return name in self._models
 
     @contextmanager
     def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
@@ -224,7 +257,10 @@ class Loader:
     def _check_labels(self, configs: Sequence[ModelConfig]) -> None:
         for config in configs:
             model = self._models.get(config.name)
-            for version in config.labels.values():
+            for label, version in config.labels.items():
+                is_new = model is None or label not in model.config.labels
+                if self._loading.allow_early_labels and is_new:
+                    continue
                 if model is None or version not in model.available:
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
@@ -260,21 +296,41 @@ class Loader:
             )
 
     def _watch(self) -> None:
-        waiting: set[str] = set()
-        while not self._stop.is_set():
-            with self._lock:
-                models = list(self._models.values())
-            for model in models:
-                try:
-                    self._refresh(model, waiting)
-                except Exception:  # the watcher outlives whatever a file system does
-                    log.exception("%s: cannot look at %s", model.config.name, model.config.base_path)
-            self._nudge.wait(self._poll_s)
-            self._nudge.clear()
+        looks: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(self._loading.threads, "load") as threads:
+            while not self._stop.is_set():
+                with self._lock:
+                    models = list(self._models.values())
+                pause_s = self._loading.poll_s or None
+                for model in models:
+                    last = looks.get(model.config.name)
+                    if last is None or last.done():
+                        looks[model.config.name] = threads.submit(self._look_at, model)
+                    else:  # soon again, for its configuration may have changed meanwhile
+                        pause_s = POLL_S
+                self._nudge.wait(pause_s)
+                self._nudge.clear()
 
-    def _refresh(self, model: Model, waiting: set[str]) -> None:
+    def _look_at(self, model: Model) -> None:
+        with self._lock:
+            self._busy += 1
+        try:
+            if not self._stop.is_set() and self._is_current(model):
+                self._refresh(model)
+        except Exception:  # the watcher outlives whatever a file system does
+            log.exception("%s: cannot look at %s", model.config.name, model.config.base_path)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                settle = self._memory_changed and not self._busy
+                self._memory_changed = self._memory_changed and not settle
+            if settle:
+                settle_memory()
+
+    def _refresh(self, model: Model) -> None:
         """Make what is served what is on disk, for one model."""
         name = model.config.name
+        waiting = self._waiting
         found = find_versions(model.config.base_path)
         if not found and name not in waiting:
             waiting.add(name)
@@ -289,6 +345,10 @@ class Loader:
             if self._stop.is_set() or not self._is_current(model):
                 return
             self._load_if_new(model, number, found[number])
+        if wanted:
+            with self._changed:
+                model.settled = True
+                self._changed.notify_all()
         # As long as nothing that is wanted answers, what answers now goes on.
         if wanted and not wanted & set(model.available):
             return
@@ -307,8 +367,12 @@ class Loader:
         if known is not None and known.state is State.AVAILABLE:
             return
         stamp = _stamp(folder)
+        failures = 0
         if known is not None and known.stamp == stamp:
-            return
+            failures = known.failures
+            is_due = time.monotonic() >= known.failed_at + self._loading.retry_s
+            if not failures or failures > self._loading.max_retries or not is_due:
+                return
         version = Version(folder, State.LOADING, stamp=stamp)
         self._note(model, number, version)
         name = model.config.name
@@ -316,15 +380,15 @@ class Loader:
         log.info("%s: loading version %d from %s", name, number, folder)
         servable = None
         try:
-            servable = Servable(name, number, folder, self._op_threads)
+            servable = Servable(name, number, folder, self._loading.op_threads, self._loading.tags)
             self._warm_up(servable)
         except ServingError as error:
             if servable is not None:
                 servable.retire()
             log.error("%s: version %d cannot be served: %s", name, number, error)
-            self._note(model, number, Version(folder, State.END, error, stamp=stamp))
+            failed = Version(folder, State.END, error, None, stamp, failures + 1, time.monotonic())
+            self._note(model, number, failed)
             return
-        settle_memory()
         if not self._is_current(model):
             servable.retire()
             return
@@ -342,12 +406,14 @@ class Loader:
         version.servable.retire()
         self._note(model, number, Version(version.folder, State.END))
         version.servable = None
-        settle_memory()
+        with self._lock:
+            self._memory_changed = True
         log.info("%s: version %d is unloaded", model.config.name, number)
 
     def _note(self, model: Model, number: int, version: Version) -> None:
         with self._changed:
             model.versions[number] = version
+            self._memory_changed = True
             self._changed.notify_all()
 
 

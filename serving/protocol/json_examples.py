@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from serving.protocol.errors import invalid
-from serving.protocol.json_tensors import decode_base64, dump, format_error, is_base64
+from serving.protocol.json_tensors import decode_base64, dump, format_error, is_base64, refuse_too_big
 from serving.protocol.protos import classification_pb2, example_pb2, input_pb2, regression_pb2
 
 _KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64", None: "UNKNOWN"}
@@ -35,6 +36,13 @@ def read(document: Mapping[str, Any]) -> input_pb2.Input:
         raise format_error(document, "'examples' value is an empty array")
     for value in document["examples"]:
         _fill(value, target.add())
+    if any(
+        math.isinf(number)
+        for example in target
+        for feature in example.features.feature.values()
+        for number in feature.float_list.value
+    ):
+        refuse_too_big(document)
     return given
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -54,7 +55,13 @@ _PARSE_ERRORS = {
 }
 
 
-def parse(body: bytes) -> dict[str, Any]:
+class Document(dict[str, Any]):
+    """A request's JSON object, and what it was read from."""
+
+    body = b""
+
+
+def parse(body: bytes) -> Document:
     """A request's JSON object; NaN and Infinity are taken, and so is anything after the object.
 
     Raises:
@@ -66,7 +73,22 @@ def parse(body: bytes) -> dict[str, Any]:
         document = _parse_leniently(body)
     if not isinstance(document, dict):
         raise format_error(document, "Is not object")
-    return document
+    parsed = Document(document)
+    parsed.body = body
+    return parsed
+
+
+def refuse_too_big(document: Mapping[str, Any]) -> None:
+    """For a document that has an infinite number: refuse it where that was written as a finite one.
+
+    Parsers of Python read 1e400 as Infinity. To look for it in each request would cost more than to parse
+    it; here it is parsed once more, for the few that have something infinite.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, in TF Serving's words.
+    """
+    if isinstance(document, Document):
+        _parse_leniently(document.body)
 
 
 def _parse_leniently(body: bytes) -> Any:
@@ -78,7 +100,7 @@ def _parse_leniently(body: bytes) -> Any:
     if start == len(text):
         raise invalid("JSON Parse error: The document is empty")
     try:
-        document = json.JSONDecoder().raw_decode(text, start)[0]
+        document = json.JSONDecoder(parse_float=_finite, parse_int=_small).raw_decode(text, start)[0]
         if "\\ud" in text.lower():
             # Halves of surrogate pairs, which are no text, must not get any further.
             json.dumps(document, ensure_ascii=False).encode()
@@ -90,8 +112,29 @@ def _parse_leniently(body: bytes) -> Any:
         if reason is None and "delimiter" in error.msg:
             reason = "Missing a comma or ] after an array element."
         raise _parse_error(reason or error.msg, error.pos) from None
+    except _TooBigError as error:
+        raise _parse_error("Number too big to be stored in double.", text.find(str(error))) from None
     except (RecursionError, ValueError) as error:
         raise _parse_error(f"{type(error).__name__}: {error}", 0) from None
+
+
+class _TooBigError(Exception):
+    """A number that no double can hold, as it was written."""
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _TooBigError(text)
+    return value
+
+
+def _small(text: str) -> int | float:
+    """An integer; a double where it needs more than 64 bits, as rapidjson and orjson read it."""
+    if len(text) > 20:
+        return _finite(text)
+    value = int(text)
+    return value if -(2**63) <= value < 2**64 else float(value)
 
 
 def _parse_error(reason: str, offset: int) -> ServingError:
@@ -123,6 +166,18 @@ def read_inputs(
     Raises:
         ServingError: INVALID_ARGUMENT, in TF Serving's words.
     """
+    if not expected:
+        name = document.get("signature_name") or "DEFAULT"
+        raise invalid(f"Failed to get input map for signature: {name}")
+    values, by_row = _read(document, expected)
+    if any(value.dtype.kind == "f" and np.isinf(value).any() for value in values.values()):
+        refuse_too_big(document)
+    return values, by_row
+
+
+def _read(
+    document: Mapping[str, Any], expected: Mapping[str, Tensor]
+) -> tuple[dict[str, np.ndarray], bool]:
     if "instances" in document and "inputs" in document:
         raise format_error(
             document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "

@@ -33,7 +33,7 @@ def _shell_of_tensorflow() -> Iterator[None]:
 
 with _shell_of_tensorflow():
     from tensorflow.core.example import example_pb2
-    from tensorflow.core.framework import tensor_pb2, types_pb2
+    from tensorflow.core.framework import graph_pb2, tensor_pb2, types_pb2
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
@@ -57,6 +57,7 @@ __all__ = [
     "example_pb2",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
+    "graph_pb2",
     "inference_pb2",
     "input_pb2",
     "meta_graph_pb2",

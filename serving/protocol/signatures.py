@@ -1,7 +1,7 @@
 """A model's signatures: what a request must look like before TensorFlow sees it.
 
-TensorFlow does not check shapes well enough by itself: a tensor of the wrong rank can abort the whole
-process inside a oneDNN convolution (TensorFlow issue 111453).
+As in TF Serving, types and shapes are left to the graph, which says itself what it does not take. Only
+where a wrong rank could abort the whole process instead (see models.guard) it is refused before.
 """
 
 from __future__ import annotations
@@ -32,50 +32,37 @@ class Tensor:
         """From a SignatureDef's TensorInfo."""
         shape = info.tensor_shape
         dims = tuple(None if dim.size < 0 else int(dim.size) for dim in shape.dim)
-        return cls(info.name, dtypes.of_number(info.dtype), None if shape.unknown_rank else dims)
+        is_known = info.HasField("tensor_shape") and not shape.unknown_rank
+        return cls(info.name, dtypes.of_number(info.dtype), dims if is_known else None)
 
-    @property
-    def batched(self) -> bool:
-        """Whether the first dimension is of any size: a batch."""
-        return bool(self.shape) and self.shape is not None and self.shape[0] is None
-
-    def check(self, alias: str, value: np.ndarray) -> None:
-        """Refuse a value that the graph was not made for.
+    def check_rank(self, alias: str, value: np.ndarray) -> None:
+        """Refuse a value of another rank than the declared one, and an empty one.
 
         Raises:
-            ServingError: INVALID_ARGUMENT, with the expected and the given type or shape.
+            ServingError: INVALID_ARGUMENT, with the expected and the given shape.
         """
-        if tensors.dtype_of(value) != self.dtype:
+        if self.shape is not None and len(self.shape) != value.ndim:
             raise invalid(
-                f'input "{alias}" expects {self.dtype.name} but {tensors.dtype_of(value).name} is provided'
+                f'input "{alias}" expects shape {shape_text(self.shape)}'
+                f" but {shape_text(value.shape)} is provided"
             )
-        if self.shape is not None:
-            fits = len(self.shape) == value.ndim and all(
-                known is None or known == given
-                for known, given in zip(self.shape, value.shape, strict=True)
-            )
-            if not fits:
-                raise invalid(
-                    f'input "{alias}" expects shape {shape_text(self.shape)}'
-                    f" but {shape_text(value.shape)} is provided"
-                )
-        if self.batched and value.shape[0] == 0:
-            raise invalid(f'input "{alias}" is an empty batch')
-        if value.dtype == object:
-            image_headers.check_sizes(value)
+        if value.size == 0:
+            raise invalid(f'input "{alias}" is empty: {shape_text(value.shape)}')
 
 
 class Signature:
     """One function of a model, as its SignatureDef describes it."""
 
-    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef) -> None:
+    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef, guarded: bool = False) -> None:
         """Read the definition.
 
         Args:
             name: the signature's key.
             definition: from the SavedModel's meta graph.
+            guarded: hold inputs to their declared ranks: others could end the process.
         """
         self.name = name
+        self.guarded = guarded
         self.definition = definition
         self.inputs = {alias: Tensor.of(info) for alias, info in sorted(definition.inputs.items())}
         self.outputs = {alias: Tensor.of(info) for alias, info in sorted(definition.outputs.items())}
@@ -85,18 +72,12 @@ class Signature:
             if alias in self.inputs
         }
 
-    @property
-    def batched(self) -> bool:
-        """Whether requests can be joined along the first dimension, and their answers cut apart."""
-        each = (*self.inputs.values(), *self.outputs.values())
-        return bool(self.inputs) and all(tensor.batched for tensor in each)
-
     def checked_inputs(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs to feed, defaults filled in.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for missing, surplus or misshapen inputs, and for inputs of one
-                batch with different sizes.
+            ServingError: INVALID_ARGUMENT for missing and surplus inputs, for pictures of absurd sizes, and
+                for misshapen inputs of a guarded signature.
         """
         if len(given) > len(self.inputs) or (len(given) < len(self.inputs) and not self.defaults):
             raise invalid(self._count_message(given))
@@ -111,12 +92,10 @@ class Signature:
         if missing:
             raise invalid(self._count_message(given))
         for alias, tensor in self.inputs.items():
-            tensor.check(alias, values[alias])
-        if self.batched and len({len(value) for value in values.values()}) > 1:
-            sizes = ", ".join(f"{alias}: {len(values[alias])}" for alias in self.inputs)
-            raise invalid(
-                f"Batching input tensors supplied in a given feed list have unequal sizes: {sizes}"
-            )
+            if self.guarded:
+                tensor.check_rank(alias, values[alias])
+            if values[alias].dtype == object:
+                image_headers.check_sizes(values[alias])
         return values
 
     def checked_outputs(self, wanted: Iterable[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from serving.protocol.errors import Code, ServingError, invalid
 
 # A TensorProto may give one value for any shape; this bounds what such a message can blow up to.
 MAX_FILLED_ELEMENTS = 2**24
+MAX_ELEMENTS = 2**59  # of 16 bytes at most, and no array has more than 2^63 bytes
 MAX_RANK = 32  # every NumPy's; TensorFlow's own is 254
 
 
@@ -56,7 +57,12 @@ def to_array(proto: Any, alias: str) -> np.ndarray:
         raise invalid(f'tensor "{alias}" has no shape')
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     count = math.prod(shape)
-    if any(size < 0 for size in shape) or len(shape) > MAX_RANK:
+    # NumPy counts the elements of an empty array too, with zeros left out.
+    if (
+        any(size < 0 for size in shape)
+        or len(shape) > MAX_RANK
+        or math.prod(filter(None, shape)) > MAX_ELEMENTS
+    ):
         raise invalid(f'tensor "{alias}" has an invalid shape: {list(shape)[:16]}')
     if proto.tensor_content:
         return _from_content(proto.tensor_content, dtype, shape, count, alias)

@@ -16,12 +16,20 @@ import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving.models.batching import Batcher, BatchingParameters
-from serving.models.config_file import ConfigFileError, ModelConfig, read_models
+from serving.models.batching import Batcher
+from serving.models.batching_parameters import BatchingParameters
+from serving.models.config_file import (
+    BATCHING_FILE,
+    ConfigFileError,
+    ModelConfig,
+    read_batching,
+    read_models,
+)
 from serving.models.folders import hint, is_version
-from serving.models.loader import Loader
+from serving.models.loader import Loader, Loading
+from serving.models.servable import Servable
 from serving.models.warmup import warm_up
-from serving.protocol.errors import ServingError
+from serving.protocol.errors import ServingError, invalid
 from serving.protocol.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
 from serving.server import descriptors, http
 from serving.server.grpc import ModelServicer, PredictionServicer
@@ -51,7 +59,8 @@ class ServerConfig:
     rest_port: int = 8501  # 0 takes a free one
     grpc_port: int = 8500  # 0 takes a free one
     batching: BatchingParameters = field(default_factory=BatchingParameters)
-    op_threads: int = 1  # of each model, see Servable
+    batching_per_model: bool = False  # by the models' own batching_params.pbtxt
+    loading: Loading = field(default_factory=Loading)
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     keep_alive_s: float = 620.0  # without a request; load balancers keep theirs for 60 s, Google's for 600
@@ -100,7 +109,7 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
     Args:
         config: what to serve and where.
         on_listening: called when both ports are open; models may still be loading.
-        on_ready: called when every model answers.
+        on_ready: called when every model answers or cannot be loaded, and one answers.
 
     Raises:
         ConfigFileError: when a model's folder is itself a version.
@@ -120,13 +129,28 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         request_log = RequestLog(config.request_log, metrics.log_count) if config.request_log else None
         if request_log is not None:
             stack.callback(request_log.close)
-        loader = Loader(config.models, warm_up, op_threads=config.op_threads)
+        loader = Loader(config.models, _prepare(config), config.loading)
         stack.callback(loader.close)
-        batcher = Batcher(config.batching, metrics.batch)
-        recorder = Recorder(metrics, access_log)
+        batcher = Batcher(config.batching, metrics.batch, config.batching_per_model)
+        recorder = Recorder(metrics, access_log, loader.knows)
         uvloop.run(
             _serve(config, Service(loader, batcher, request_log), recorder, loader, on_listening, on_ready)
         )
+
+
+def _prepare(config: ServerConfig) -> Callable[[Servable], None]:
+    """What is done with a loaded version before it takes requests."""
+
+    def prepare(servable: Servable) -> None:
+        own = servable.folder / BATCHING_FILE
+        if config.batching_per_model and own.exists():
+            try:
+                servable.batching = read_batching(own)
+            except ConfigFileError as error:
+                raise invalid(str(error)) from None
+        warm_up(servable)
+
+    return prepare
 
 
 async def _serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +85,22 @@ class AccessLog:
 class Recorder:
     """Turns what happens to a request into metrics, log lines, and one kind of error."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None = None) -> None:
-        """Record into these."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        access_log: AccessLog | None = None,
+        knows: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """Record into these.
+
+        Args:
+            metrics: counts.
+            access_log: a line for each request.
+            knows: whether a model is configured: others are counted together, without a name, for clients
+                must not be able to make as many counters as they like.
+        """
         self.metrics = metrics
+        self._knows = knows
         self._access_log = access_log
 
     @contextmanager
@@ -119,8 +132,7 @@ class Recorder:
             raise
         finally:
             seconds = time.perf_counter() - start
-            self.metrics.request(
-                record.model, record.version, record.api, record.entrypoint, record.code, seconds
-            )
+            model = record.model if self._knows(record.model) else ""
+            self.metrics.request(model, record.version, record.api, record.entrypoint, record.code, seconds)
             if self._access_log is not None:
                 self._access_log.write(record, seconds)

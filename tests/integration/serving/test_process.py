@@ -128,7 +128,6 @@ def check_request_log(folder: Path) -> None:
         (b'{"instances":' + b"[" * 400_000, {}, 400, "JSON Parse error"),
         (b'{"instances":' * 70_000, {}, 400, "JSON Parse error"),
         (b'{"instances":' + b"[" * 900 + b"]" * 900 + b"}", {}, 400, "list at unexpected level"),
-        (json.dumps({"instances": [1.0] * 1025}).encode(), {}, 400, "larger than maximum input batch size"),
     ],
     ids=[
         "big",
@@ -138,7 +137,6 @@ def check_request_log(folder: Path) -> None:
         "deep list",
         "deep object",
         "deep but even",
-        "big batch",
     ],
 )
 def test_a_body_over_a_limit_is_refused(
@@ -246,7 +244,7 @@ def test_a_slow_model(tmp_path: Path) -> None:
     tf.saved_model.save(slow, str(tmp_path / "m" / "1"), signatures={"serving_default": slow.predict})
     answers: list[Any] = []
 
-    with running(tmp_path / "m", tmp_path, "--no-batching") as server:
+    with running(tmp_path / "m", tmp_path, "--batching", "none") as server:
         there = at(server)
 
         def ask_rest() -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 NAME = "half_plus_two"
 LABELS = {"stable": 1, "canary": 2}
@@ -76,6 +77,38 @@ class HalfPlus(tf.Module):
     def inverse(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": 1 / x}
 
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, "x")])
+    def column(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Declared as half_plus_two of TF Serving's tests is, whose README asks it with [1.0, 2.0, 5.0]."""
+        return {"y": x / 2 + self.constant}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, "inputs")])
+    def regress_numbers(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A regression of numbers: TF Serving feeds it serialized examples, and TensorFlow says no."""
+        return {"outputs": inputs / 2 + self.constant}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def share(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Rows that depend on each other."""
+        return {"y": x / tf.reduce_sum(x)}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.float32, "a"), tf.TensorSpec([None], tf.float32, "b")]
+    )
+    def unequal(self, a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Inputs that need not have the same number of rows."""
+        return {"outer": a[:, None] * b[None, :]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def joined(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One string."""
+        return {"all": tf.strings.reduce_join(text)}
+
+    @tf.function(input_signature=[])
+    def constants(self) -> dict[str, tf.Tensor]:
+        """No input."""
+        return {"constant": tf.identity(self.constant)}
+
     @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, "x")])
     def any_rank(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"shape": tf.shape(x)}
@@ -97,8 +130,19 @@ def write(folder: Path, constant: float) -> Path:
         "total": module.total,
         "inverse": module.inverse,
         "any_rank": module.any_rank,
+        "column": module.column,
+        "constants": module.constants,
+        "joined": module.joined,
+        "regress_numbers": module.regress_numbers,
+        "share": module.share,
+        "unequal": module.unequal,
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
+    # As old exporters write it, and TF Serving's half_plus_three has it: no shape at all.
+    file = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    model.meta_graphs[0].signature_def["any_rank"].inputs["x"].ClearField("tensor_shape")
+    file.write_bytes(model.SerializeToString())
     return folder
 
 

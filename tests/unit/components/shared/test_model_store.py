@@ -15,7 +15,7 @@ import tensorflow as tf
 from components.shared import classifier, model_store
 from serving.models import warmup
 from serving.models.config_file import ModelConfig
-from serving.models.loader import Loader, State, find_versions
+from serving.models.loader import Loader, Loading, State, find_versions
 
 DATA = "variables/variables.data-{:05d}-of-{:05d}"
 
@@ -80,7 +80,7 @@ def test_a_server_serves_what_is_the_newest_version_for_everybody_else(
         draft.mkdir()
     elif gone != "nothing":
         (draft / gone).unlink()
-    loader = Loader([ModelConfig("m", tmp_path)], warmup.warm_up, poll_s=0.02)
+    loader = Loader([ModelConfig("m", tmp_path)], warmup.warm_up, Loading(poll_s=0.02))
     loader.start()
     try:
         assert loader.wait_until_ready(30)

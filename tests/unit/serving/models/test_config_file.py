@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_serving.config import model_server_config_pb2 as config_pb2
 
-from serving.models.batching import BatchingParameters
+from serving.models.batching_parameters import BatchingParameters, Join
 from serving.models.config_file import (
     ConfigFileError,
     ModelConfig,
@@ -78,15 +78,40 @@ def test_a_bad_model_config_is_refused(tmp_path: Path, text: str, message: str) 
     assert str(caught.value).startswith(f"{path}: ")
 
 
+def test_the_old_way_to_say_tensorflow(tmp_path: Path) -> None:
+    path = tmp_path / "models.config"
+    text = "model_config_list {{ config {{ name: 'm' base_path: '/m' model_type: {} }} }}"
+    path.write_text(text.format("TENSORFLOW"))
+    assert read_models(path) == [ModelConfig("m", Path("/m"))]
+    path.write_text(text.format("OTHER"))
+    with pytest.raises(ConfigFileError, match="unsupported platform"):
+        read_models(path)
+
+
+def test_a_custom_model_config_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "models.config"
+    path.write_text("custom_model_config { type_url: 'x/y' }")
+    with pytest.raises(ConfigFileError, match="custom_model_config is not supported"):
+        read_models(path)
+
+
 def test_batching_parameters(tmp_path: Path) -> None:
     path = tmp_path / "batching.config"
     path.write_text(
         "max_batch_size { value: 32 } batch_timeout_micros { value: 500 } max_enqueued_batches { value: 7 }"
         " num_batch_threads { value: 3 } allowed_batch_sizes: 8 allowed_batch_sizes: 32"
     )
-    assert read_batching(path) == BatchingParameters(True, 32, 500, 7, 3, (8, 32))
+    assert read_batching(path) == BatchingParameters(Join.ALL, 32, 500, 7, 3, (8, 32))
     path.write_text("max_batch_size { value: 32 }")
-    assert read_batching(path) == BatchingParameters(max_batch_size=32)
+    assert read_batching(path) == BatchingParameters(Join.ALL, max_batch_size=32)
+    path.write_text(
+        "max_batch_size { value: 32 } pad_variable_length_inputs: true"
+        " enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 }"
+    )
+    parameters = read_batching(path)
+    assert parameters.pad_variable_length_inputs
+    assert parameters.enable_large_batch_splitting
+    assert parameters.part_size == 8
 
 
 @pytest.mark.parametrize(
@@ -95,7 +120,10 @@ def test_batching_parameters(tmp_path: Path) -> None:
         ("max_batch_size: 32", "Error parsing text-format tensorflow.serving.BatchingParameters"),
         ("max_batch_size { value: 0 }", "max_batch_size must be positive, but is 0"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "allowed_batch_sizes must increase"),
-        ("pad_variable_length_inputs: true", "pad_variable_length_inputs is not supported"),
+        (
+            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2000 }",
+            "max_execution_batch_size must be",
+        ),
     ],
 )
 def test_bad_batching_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -15,7 +15,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.models import warmup
 from serving.models.config_file import ModelConfig, Policy
-from serving.models.loader import Loader, State, find_versions
+from serving.models.loader import Loader, Loading, State, find_versions
+from serving.models.servable import Servable
 from serving.protocol.errors import Code, ServingError
 from tests.unit.serving import half_plus_two
 
@@ -38,7 +39,7 @@ def start() -> Iterator[Start]:
     loaders = []
 
     def start(*configs: ModelConfig) -> Loader:
-        loader = Loader(configs, warmup.warm_up, POLL_S)
+        loader = Loader(configs, warmup.warm_up, Loading(poll_s=POLL_S))
         loaders.append(loader)
         loader.start()
         return loader
@@ -296,3 +297,50 @@ def test_a_version_that_fails_its_warm_up_does_not_serve(
     error = next(each.error for each in loader.status("m", 2))
     assert error is not None
     assert message in error.message
+
+
+def test_a_model_that_does_not_load_keeps_no_other_from_being_ready(
+    versions: Path, tmp_path: Path, start: Start
+) -> None:
+    shutil.copytree(versions / "00000001", tmp_path / "good" / "1")
+    bad = tmp_path / "bad" / "1"
+    bad.mkdir(parents=True)
+    (bad / "saved_model.pb").write_bytes(b"no model")
+    loader = start(ModelConfig("m", tmp_path / "good"), ModelConfig("bad", tmp_path / "bad"))
+    assert loader.wait_until_ready(WAIT_S)
+    assert answer(loader, 2.0) == 3.0
+    assert loader.status("bad", None)[0].error is not None
+
+
+def test_a_failed_version_is_tried_again_so_many_times(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def refuse(servable: Servable) -> None:
+        tries.append(servable.version)
+        raise ServingError(Code.UNAVAILABLE, "not now")
+
+    half_plus_two.write(tmp_path / "m" / "1", 2.0)
+    loader = Loader(
+        [ModelConfig("m", tmp_path / "m")], refuse, Loading(poll_s=POLL_S, max_retries=2, retry_s=0)
+    )
+    loader.start()
+    try:
+        wait_for(lambda: len(tries) == 3)
+        time.sleep(10 * POLL_S)
+        assert len(tries) == 3
+        assert not loader.ready
+    finally:
+        loader.close()
+
+
+def test_models_are_loaded_at_the_same_time(versions: Path, tmp_path: Path) -> None:
+    meeting = threading.Barrier(2, timeout=WAIT_S)
+    for name in ("a", "b"):
+        shutil.copytree(versions / "00000001", tmp_path / name / "1")
+    configs = [ModelConfig(name, tmp_path / name) for name in ("a", "b")]
+    loader = Loader(configs, lambda _: meeting.wait() and None, Loading(poll_s=POLL_S, threads=2))
+    loader.start()
+    try:
+        assert loader.wait_until_ready(WAIT_S)
+    finally:
+        loader.close()

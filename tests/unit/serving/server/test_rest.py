@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from serving.models.batching import Batcher, BatchingParameters
+from serving.models.batching import Batcher
+from serving.models.batching_parameters import BatchingParameters
 from serving.models.config_file import ModelConfig
-from serving.models.loader import Loader
+from serving.models.loader import Loader, Loading
 from serving.models.warmup import warm_up
 from serving.protocol.errors import ServingError
 from serving.server import codings
@@ -31,7 +32,9 @@ GOOD = b'{"instances": [2.0]}'
 @pytest.fixture(scope="module")
 def service(half_plus_two_dir: Path) -> Iterator[Service]:
     loader = Loader(
-        [ModelConfig(half_plus_two.NAME, half_plus_two_dir / half_plus_two.NAME)], warm_up, 0.05
+        [ModelConfig(half_plus_two.NAME, half_plus_two_dir / half_plus_two.NAME)],
+        warm_up,
+        Loading(poll_s=0.05),
     )
     loader.start()
     assert loader.wait_until_ready(30)

@@ -1,0 +1,78 @@
+"""Finds out whether the rows of a batch depend on each other, and notes the signatures where they do not.
+
+A server may answer the requests of several clients in one run of the network only where no row's answer
+depends on its company. Most networks are such, but a model function may do what it likes: so each exported
+signature is asked about the same images alone and in batches of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import features, warmup
+
+FILE = "assets.extra/independent_rows.json"
+COMPANY = 5  # images in the larger batches
+RTOL, ATOL = 1e-4, 1e-5  # kernels round differently for batches of different sizes
+
+
+def write(
+    model_dir: str,
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction],
+    shape: features.ImageShape,
+) -> None:
+    """Write the names of the signatures whose rows are independent.
+
+    Beside them stands the SHA-256 of `saved_model.pb`, so that the file counts for no other model.
+
+    Args:
+        model_dir: folder of the SavedModel.
+        signatures: what was exported.
+        shape: of the images that the model takes.
+    """
+    inputs = warmup.noise(COMPANY, shape)
+    examples = inputs[features.SIGNATURE_EXAMPLES]  # what a model function's own export outputs take
+    independent = [
+        name
+        for name, function in signatures.items()
+        if are_independent(function, inputs.get(name, examples)[1])
+    ]
+    with tf.io.gfile.GFile(f"{model_dir}/saved_model.pb", "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    path = f"{model_dir}/{FILE}"
+    tf.io.gfile.makedirs(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps({"saved_model_sha256": digest, "signatures": independent}))
+
+
+def are_independent(function: tf.types.experimental.ConcreteFunction, rows: np.ndarray) -> bool:
+    """Whether a signature answers each row the same, alone, among others, and among the same in reverse.
+
+    Args:
+        function: one input, outputs by name.
+        rows: [N, ...], all different.
+    """
+
+    def answers(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in function(tf.constant(batch)).items()}
+
+    together, reverse = answers(rows), answers(rows[::-1])
+    for at in range(len(rows)):
+        alone = answers(rows[at : at + 1])
+        for name, value in alone.items():
+            for batch, place in ((together, at), (reverse, len(rows) - 1 - at)):
+                if batch[name].shape[:1] != (len(rows),) or not _same(batch[name][place], value[0]):
+                    return False
+    return True
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    if one.dtype.kind == "f":
+        return bool(np.allclose(one, other, RTOL, ATOL))
+    return bool(np.array_equal(one, other))
