@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -45,8 +47,28 @@ QUIET_JAVA = "--job_server_jvm_properties=-Dorg.slf4j.simpleLogger.defaultLogLev
 LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", *IN_NO_CONTAINER)
 
 
+# Longest path that SQLite opens: 512 bytes (its MAX_PATHNAME) with the 8 of "-journal".
+_SQLITE_PATH = 504
+# What TensorFlow's and Beam's file systems read as a pattern.
+_PATTERN = "[]*?\\"
+
+
 class ConfigError(UserError):
     """A setting that cannot be used."""
+
+
+def no_pattern(path: str) -> str:
+    """The path, which TensorFlow and Beam must not take for a pattern of file names.
+
+    Raises:
+        ValueError: where they would.
+    """
+    if found := [character for character in path if character in _PATTERN or character < " "]:
+        raise ValueError(f"a path with {found[0]!r} is a pattern to TensorFlow: take another name")
+    return path
+
+
+PlainPath = Annotated[str, AfterValidator(no_pattern)]
 
 
 class Section(BaseModel):
@@ -168,7 +190,7 @@ class TrainerConfig(_RecipeFields):
     callbacks: str = Field("", description="dotted path of what makes Keras callbacks; empty: none")
     run_config: RunConfigSettings = RunConfigSettings()
     gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
-    checkpoint_dir: str = Field(
+    checkpoint_dir: PlainPath = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"
     )
 
@@ -227,12 +249,15 @@ class PushConfig(Section):
     """Where an accepted model goes."""
 
     model_name: str = Field(
-        product.NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="served name"
+        product.NAME,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=255,  # it is a folder's name
+        description="served name",
     )
     to: Literal["folder", "artifact"] = Field(
         "folder", description="a folder that a server reads, or nothing but the pushed_model artifact"
     )
-    destination: str = Field("", description="folder that holds <model_name>; empty: <root>/serving")
+    destination: PlainPath = Field("", description="folder that holds <model_name>; empty: <root>/serving")
 
 
 class MetadataConfig(Section):
@@ -395,7 +420,13 @@ class BeamConfig(Section):
 class PipelineConfig(Section):
     """All settings of one pipeline; what differs between targets comes in through here alone."""
 
-    name: str = Field(product.NAME, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the pipeline")
+    # Kubeflow's limit.
+    name: str = Field(
+        product.NAME,
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=128,
+        description="name of the pipeline",
+    )
     root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
     code: dict[str, str] = Field({}, description="hash of each node's code, as pipeline.resolve finds it")
@@ -410,10 +441,26 @@ class PipelineConfig(Section):
     metadata: MetadataConfig = MetadataConfig()
     beam: BeamConfig = BeamConfig()
 
-    @field_validator("root")
+    @field_validator("root", mode="before")
     @classmethod
-    def _absolute(cls, root: Path) -> Path:
-        return root.expanduser().absolute()
+    def _absolute(cls, root: str | Path) -> Path:
+        if "://" in str(root):
+            raise ValueError("must be a folder of this machine")
+        try:
+            path = Path(root).expanduser().absolute()
+        except RuntimeError:  # no HOME, and no such user
+            raise ValueError("nothing says where the home folder ~ is") from None
+        return Path(no_pattern(str(path)))
+
+    @model_validator(mode="after")
+    def _sqlite_can_open_it(self) -> PipelineConfig:
+        length = len(os.fsencode(self.metadata_path))
+        if not self.metadata.mysql_host and length > _SQLITE_PATH:
+            raise ValueError(
+                f"root: SQLite opens paths of {_SQLITE_PATH} bytes at most, and {self.metadata_path.name} "
+                f"below it would have {length}: take a shorter path"
+            )
+        return self
 
     @property
     def pipeline_root(self) -> Path:
@@ -461,8 +508,9 @@ def build(values: dict[str, Any]) -> PipelineConfig:
             raise ConfigError(_unknown(key)) from None
         if first["type"] == "value_error" and isinstance(first["input"], dict):
             # Of a whole section, whose values stand in the message where they matter.
-            raise ConfigError(f"{key}: {first['ctx']['error']}") from None
-        reason = first["msg"][:1].lower() + first["msg"][1:]
+            raise ConfigError(": ".join(filter(None, [key, str(first["ctx"]["error"])]))) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason[:1].lower() + reason[1:]
         raise ConfigError(f"{key}: {reason}, got {first['input']!r}") from None
 
 

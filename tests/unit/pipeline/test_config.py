@@ -190,3 +190,48 @@ def test_names_of_the_users_own_are_set_like_any_other() -> None:
         with_settings(PipelineConfig(), ["trainer.run_config.margin=1"])
     with pytest.raises(ValueError, match="params: dropout is a field of its own"):
         resolve("fast", params={"dropout": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("root=/r/a[1]", r"root: a path with '\[' is a pattern to TensorFlow"),
+        ("root=/r/*", r"root: a path with '\*' is a pattern"),
+        ("root=/r/what?", r"root: a path with '\?' is a pattern"),
+        ("root=/r/back\\slash", r"root: a path with '\\\\' is a pattern"),
+        ("push.destination=/models/[new]", r"push\.destination: a path with '\['"),
+        ("trainer.checkpoint_dir=/c/*", r"trainer\.checkpoint_dir: a path with '\*'"),
+        ("root=s3://bucket/root", "root: must be a folder of this machine, got 's3://bucket/root'"),
+        (
+            f"root=/r/{'d' * 240}/{'e' * 251}",
+            "root: SQLite opens paths of 504 bytes at most.* would have 507",
+        ),
+        (f"name={'n' * 129}", "name: string should have at most 128 characters"),
+        (f"push.model_name={'m' * 256}", r"push\.model_name: string should have at most 255 characters"),
+    ],
+)
+def test_a_path_or_a_name_that_a_library_cannot_take_is_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        with_settings(PipelineConfig(), [setting])
+
+
+@pytest.mark.parametrize("name", ["with space", "rüt", "a,b", "100%", "{x}", "a#b", "it's", "a@2"])
+def test_other_characters_are_taken(name: str) -> None:
+    assert with_settings(PipelineConfig(), [f"root=/r/{name}"]).root == Path("/r", name)
+
+
+def test_the_longest_root_and_a_longer_one_with_another_database() -> None:
+    root = f"/r/{'d' * 240}/{'e' * 248}"
+    assert len(str(with_settings(PipelineConfig(), [f"root={root}"]).metadata_path)) == 504
+    assert with_settings(PipelineConfig(), ["metadata.mysql_host=db", f"root={root}eee"])
+
+
+def test_a_home_folder_that_nothing_names_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+
+    def nobody(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ConfigError, match=r"^root: nothing says where the home folder ~ is"):
+        with_settings(PipelineConfig(), ["root=~/runs"])
