@@ -18,7 +18,7 @@ from components.shared.errors import InputError
 from trainer import features
 
 MODEL_FILE = "saved_model.pb"
-_BATCH = 1024  # images a call: more take memory and no less time
+_BATCH = 512  # images a call: with more, what a layer makes does not fit into a core's cache
 _PIXELS = 1 << 20  # and of large images only as many as have so many pixels together
 
 # What says nothing of a model, and may be otherwise at the next try.
