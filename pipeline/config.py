@@ -380,6 +380,7 @@ class BeamNodes(Section):
 
     ImageExampleGen: BeamNode = BeamNode()
     StatisticsGen: BeamNode = BeamNode()
+    DataGate: BeamNode = BeamNode()
     Transform: BeamNode = BeamNode()
     Evaluator: BeamNode = BeamNode()
     Batch: BeamNode = Field(BeamNode(), description="bulk inference, which is no node: the command `batch`")

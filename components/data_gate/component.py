@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
@@ -33,7 +33,7 @@ class DataGateSpec(ComponentSpec):
     OUTPUTS = {"blessing": ChannelParameter(type=DataBlessing)}
 
 
-class DataGate(BaseComponent):
+class DataGate(BaseBeamComponent):
     """Stops the run when something is wrong with the data, and says what.
 
     ExampleValidator only records what it finds, and looks at each split alone. Here its anomalies stop the
@@ -43,7 +43,7 @@ class DataGate(BaseComponent):
     """
 
     SPEC_CLASS = DataGateSpec
-    EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+    EXECUTOR_SPEC = BeamExecutorSpec(Executor)
 
     def __init__(
         self,

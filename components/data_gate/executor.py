@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from components.data_gate import checks, schema
+from components.data_gate import checks, schema, survey
 from components.data_gate.checks import Anomaly, Thresholds
-from components.shared import names
-from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, survey
+from components.shared import examples, handover, names
+from components.shared.dataset_facts import FACTS_FILE, DatasetFacts
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class DataAnomaliesError(Exception):
     """The data are not what they should be; the text lists every anomaly."""
 
 
-class Executor(BaseExecutor):
+class Executor(BaseBeamExecutor):
     """Computes the facts of the data, looks for anomalies, and raises or blesses the data."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -42,10 +42,11 @@ class Executor(BaseExecutor):
 
         Raises:
             DataAnomaliesError: naming each anomaly, with the share of the data that it concerns.
-            survey.FactsError: where the previous data's facts are not to be read.
+            dataset_facts.FactsError: where the previous data's facts are not to be read.
         """
-        examples = artifact_utils.get_single_instance(input_dict["examples"])
-        facts = _facts_of(examples, exec_properties["dataset"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        data = artifact_utils.get_single_instance(input_dict["examples"])
+        facts = self._facts_of(data, exec_properties["dataset"], blessing.uri)
         before = _previous(input_dict)
         errors, warnings = _schema_anomalies(
             artifact_utils.get_single_instance(input_dict["anomalies"]), facts
@@ -59,7 +60,6 @@ class Executor(BaseExecutor):
         stopping = checks.unallowed(errors, allow)
         if stopping:
             raise DataAnomaliesError(_why(stopping))
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.set_int_custom_property("blessed", 1)
         blessing.set_int_custom_property("leaked", sum(facts.leaked.values()))
         blessing.set_string_custom_property("allowed", ",".join(each.name for each in errors))
@@ -74,6 +74,18 @@ class Executor(BaseExecutor):
         # Last: who finds facts finds those of data that were let through.
         io_utils.write_string_file(str(PurePath(blessing.uri) / FACTS_FILE), facts.to_json())
 
+    def _facts_of(self, data: Artifact, dataset: str, folder: str) -> DatasetFacts:
+        folders = {
+            split: artifact_utils.get_split_uri([data], split)
+            for split in artifact_utils.decode_split_names(data.split_names)
+        }
+        classes = data.get_int_custom_property("num_classes")
+        with self._make_beam_pipeline() as pipeline:
+            found = survey.run(pipeline, folders, examples.image_size(data), classes)
+            handover.give(found, folder)
+        fingerprint = data.get_string_custom_property("fingerprint")
+        return survey.dataset_facts(handover.take(folder), dataset, fingerprint)
+
 
 def _why(stopping: Sequence[Anomaly]) -> str:
     """A line for each anomaly, and what to do."""
@@ -85,20 +97,6 @@ def _why(stopping: Sequence[Anomaly]) -> str:
             f"mend the data, or let {'them' if many else 'it'} pass with --set "
             f"data_gate.allow={','.join(anomaly.name for anomaly in stopping)}",
         ]
-    )
-
-
-def _facts_of(examples: Artifact, dataset: str) -> DatasetFacts:
-    splits = artifact_utils.decode_split_names(examples.split_names)
-    height, width, num_classes = (
-        examples.get_int_custom_property(name) for name in ("height", "width", "num_classes")
-    )
-    return survey(
-        {split: artifact_utils.get_split_uri([examples], split) for split in splits},
-        (height, width),
-        num_classes,
-        dataset,
-        examples.get_string_custom_property("fingerprint"),
     )
 
 

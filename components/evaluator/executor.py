@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
@@ -20,12 +18,11 @@ from tfx.utils import proto_utils
 
 from components.evaluator import answering, dashboard, gates, robustness, tfma_files
 from components.evaluator.answering import Job, Part
-from components.shared import answers, classifier, examples, files, measures, model_store, names
+from components.shared import answers, classifier, examples, files, handover, measures, model_store, names
 from components.shared.classifier import Classifier, ModelError
 from components.shared.verdict import VERDICT_FILE, Robustness, Verdict
 
 MODEL, BASELINE = "model", "baseline_model"
-_PART_FILE = ".part"
 
 logger = logging.getLogger(__name__)
 
@@ -109,17 +106,11 @@ class Executor(BaseBeamExecutor):
             logger.info("not passed: %s", gate)
 
     def _answer(self, job: Job, paths: list[str]) -> Part:
-        """Run the Beam pipeline; what came of it travels through a file, since workers may be elsewhere."""
+        """Run the Beam pipeline."""
         begin = time.monotonic()
-        file = Path(job.output, _PART_FILE)
         with self._make_beam_pipeline() as pipeline:
-            _ = (
-                answering.run(pipeline, job, paths)
-                | "Pickle" >> beam.Map(pickle.dumps)
-                | "Hand over" >> beam.Map(lambda content: files.write_bytes(file, content))
-            )
-        part: Part = pickle.loads(file.read_bytes())
-        file.unlink()
+            handover.give(answering.run(pipeline, job, paths), job.output)
+        part: Part = handover.take(job.output)
         count, taken = part.tally.examples if part.tally else 0, time.monotonic() - begin
         logger.info("%d answers in %.1f s", count, taken)
         return part

@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from components.shared import agreement, image_facts
-from components.shared.examples import read_split
 from components.shared.image_facts import SplitFacts
-from trainer import features
 
 FACTS_FILE = "facts.json"
 
@@ -60,52 +54,3 @@ class DatasetFacts:
             return cls(**{**values, "splits": splits})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FactsError(f"not the facts of a data set: {type(error).__name__}: {error}") from None
-
-
-def survey(
-    folders: Mapping[str, str], size: tuple[int, int], num_classes: int, dataset: str, fingerprint: str
-) -> DatasetFacts:
-    """Read all examples once.
-
-    Memory holds one batch, 8 bytes an image and agreement.SAMPLE images of each split.
-
-    Args:
-        folders: of TFRecord files, by split.
-        size: height and width of an image, in pixels.
-        num_classes: labels are below this.
-        dataset: its name, for the result.
-        fingerprint: of its files, for the result.
-    """
-    splits, samples, hashes = {}, {}, {}
-    for split, folder in folders.items():
-        splits[split], samples[split], hashes[split] = _survey_split(folder, size, num_classes)
-    return DatasetFacts(
-        dataset=dataset,
-        fingerprint=fingerprint,
-        splits=splits,
-        agreements=agreement.agreements(samples),
-        leaked={
-            split: int(np.isin(found, hashes[features.TRAIN]).sum())
-            for split, found in hashes.items()
-            if split != features.TRAIN
-        },
-    )
-
-
-def _survey_split(
-    folder: str, size: tuple[int, int], num_classes: int
-) -> tuple[SplitFacts, agreement.Sample, NDArray[np.uint64]]:
-    collector = image_facts.Collector(num_classes)
-    hashes, images, labels = [], [np.empty((0, *size), np.uint8)], [np.empty(0, np.int64)]
-    sampled = 0
-    for batch, batch_labels, good in read_split(folder, *size):
-        collector.add(batch, batch_labels, int((~good).sum()))
-        hashes.append(image_facts.image_hashes(batch))
-        if sampled < agreement.SAMPLE:
-            of_images = batch_labels[good]
-            usable = (of_images >= 0) & (of_images < num_classes)
-            images.append(batch[usable][: agreement.SAMPLE - sampled])
-            labels.append(of_images[usable][: agreement.SAMPLE - sampled])
-            sampled += len(labels[-1])
-    sample = agreement.Sample(np.concatenate(images), np.concatenate(labels))
-    return collector.facts(), sample, np.concatenate([np.empty(0, np.uint64), *hashes])

@@ -102,22 +102,3 @@ def decode(raw: NDArray[np.object_], size: tuple[int, int]) -> tuple[NDArray[np.
     """
     good = np.fromiter((len(image) == size[0] * size[1] for image in raw), bool, len(raw))
     return np.frombuffer(b"".join(raw[good]), np.uint8).reshape(-1, *size), good
-
-
-def read_split(
-    folder: str, height: int, width: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]]:
-    """The images of one split.
-
-    Args:
-        folder: of the split's TFRecord files, on any file system that TensorFlow knows.
-        height: of the images, in pixels.
-        width: in pixels.
-
-    Yields:
-        Images uint8 [k, height, width], those of the right size; labels int64 [n], NO_LABEL where there is
-        none; and which of the n examples have such an image, bool [n] with k times True.
-    """
-    for some in read(files(folder)):
-        images, good = decode(some.raw, (height, width))
-        yield images, some.labels, good

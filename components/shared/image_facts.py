@@ -42,6 +42,16 @@ class SplitFacts:
     bad_images: int
     images: Mapping[str, tuple[int, ...]]
 
+    def __add__(self, other: Self) -> Self:
+        """Both."""
+        return type(self)(
+            examples=self.examples + other.examples,
+            labels=_sum(self.labels, other.labels),
+            bad_labels=self.bad_labels + other.bad_labels,
+            bad_images=self.bad_images + other.bad_images,
+            images={name: _sum(self.images[name], other.images[name]) for name in IMAGE_FACTS},
+        )
+
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Self:
         """What `as_json` made; raises KeyError and TypeError for anything else."""
@@ -56,6 +66,10 @@ class SplitFacts:
     def as_json(self) -> dict[str, Any]:
         """For json.dumps."""
         return asdict(self)
+
+
+def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def image_facts(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

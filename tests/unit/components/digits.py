@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.components.util import model_utils
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import json_utils, proto_utils
 
 from components.artifacts import ClassificationMetrics, Metrics
+from components.data_gate import survey
 from components.evaluator import tfma_files
 from components.evaluator.executor import Executor
-from components.shared import verdict
+from components.shared import handover, verdict
+from components.shared.dataset_facts import DatasetFacts
 from components.shared.verdict import Verdict
 from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
 from trainer import features
@@ -111,3 +116,17 @@ def judge(
     Executor(context).Do(inputs, outputs, properties(gates))
     folder = outputs["evaluation"][0].uri
     return Judged(verdict.from_json(Path(folder, verdict.VERDICT_FILE).read_text()), folder, outputs)
+
+
+def facts_of(
+    folders: Mapping[str, str],
+    size: tuple[int, int],
+    num_classes: int,
+    dataset: str = "",
+    fingerprint: str = "",
+) -> DatasetFacts:
+    """The facts of examples in folders, as DataGate finds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        with beam.Pipeline(options=PipelineOptions(list(LOCAL_BEAM_ARGS))) as pipeline:
+            handover.give(survey.run(pipeline, folders, size, num_classes), folder)
+        return survey.dataset_facts(handover.take(folder), dataset, fingerprint)

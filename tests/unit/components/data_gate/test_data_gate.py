@@ -13,20 +13,20 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
-from tfx.types import standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import DataBlessing
 from components.data_gate import checks, schema
 from components.data_gate.executor import DataAnomaliesError, Executor
 from components.data_gate.schema import ANOMALIES_FILE
-from components.image_example_gen.executor import hashed
-from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import idx
-from components.shared import agreement, dataset_facts, distance, image_facts
-from components.shared.dataset_facts import FACTS_FILE, DatasetFacts
+from components.shared import agreement, distance, image_facts
+from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
 from components.shared.names import DATA_GATE_FILE
 from pipeline.config import DataGateConfig
 from pipeline.schema import schema_text
+from tests.unit.components import digits as digits_module
+from tests.unit.components.digits import facts_of
 
 SCHEMA = text_format.Parse(schema_text(num_classes=10), schema_pb2.Schema())
 SPLITS = ("train", "validation", "test")
@@ -57,23 +57,16 @@ def clean(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> DatasetFact
 
 def write_examples(data: Data, folder: Path) -> standard_artifacts.Examples:
     """An Examples artifact as ImageExampleGen leaves it."""
-    examples = standard_artifacts.Examples()
-    examples.uri, examples.split_names = str(folder), json.dumps(list(data))
-    for split, (images, labels) in data.items():
-        batch = hashed(images, labels, 0)
-        write_shard(
-            str(folder / f"Split-{split}"), str(folder / ".staging"), 0, 1, [batch], images.__getitem__
-        )
+    examples = digits_module.write_examples(folder, data)
     examples.set_string_custom_property("fingerprint", f"of {folder.name}")
-    for name, value in (("height", 28), ("width", 28), ("num_classes", 10)):
-        examples.set_int_custom_property(name, value)
+    examples.set_int_custom_property("num_classes", 10)
     return examples
 
 
 def look_at(data: Data, folder: Path) -> DatasetFacts:
     write_examples(data, folder)
     folders = {split: str(folder / f"Split-{split}") for split in data}
-    return dataset_facts.survey(folders, (28, 28), 10, "mnist", f"of {folder.name}")
+    return facts_of(folders, (28, 28), 10, "mnist", f"of {folder.name}")
 
 
 def run_gate(
@@ -247,7 +240,7 @@ def test_the_gate_names_each_anomaly_with_its_share(digits: Data, tmp_path: Path
     with pytest.raises(DataAnomaliesError, match=r"test\.leakage \(2\.0%\): 20 of 1,000 images") as caught:
         run_gate(tmp_path, leaked(digits))
     assert str(caught.value).endswith("let it pass with --set data_gate.allow=test.leakage")
-    assert not (tmp_path / "blessing").exists()
+    assert not any((tmp_path / "blessing").iterdir())
 
 
 def test_an_allowed_anomaly_passes_and_is_recorded(digits: Data, tmp_path: Path) -> None:
@@ -299,6 +292,24 @@ def test_a_warning_stops_only_who_asks_for_it(digits: Data, tmp_path: Path) -> N
         run_gate(tmp_path / "strict", digits, warning, stop_at="warning")
 
 
+def test_facts_do_not_depend_on_how_examples_are_spread_over_files(
+    digits: Data, clean: DatasetFacts, tmp_path: Path
+) -> None:
+    """As on an engine: other files, another order."""
+    spread = digits_module.write_examples(tmp_path / "spread", digits, files=3)
+    folders = {split: artifact_utils.get_split_uri([spread], split) for split in digits}
+    assert facts_of(folders, (28, 28), 10, clean.dataset, clean.fingerprint) == clean
+
+
+def test_an_image_that_is_in_two_splits_is_found_wherever_it_lies(digits: Data, tmp_path: Path) -> None:
+    images, labels = digits["test"]
+    both = {"train": digits["train"], "test": (images.copy(), labels)}
+    both["test"][0][[3, 500, 999]] = digits["train"][0][[0, 1500, 2999]]
+    spread = digits_module.write_examples(tmp_path / "spread", both, files=4)
+    folders = {split: artifact_utils.get_split_uri([spread], split) for split in both}
+    assert facts_of(folders, (28, 28), 10).leaked == {"test": 3}
+
+
 def test_anomalies_without_a_feature_concern_all_examples(clean: DatasetFacts) -> None:
     ((severity, found),) = schema.find(
         "test", anomalies_pb2.Anomalies(data_missing=True), clean.splits["test"]
@@ -317,11 +328,12 @@ def test_examples_that_lack_a_feature_are_counted(tmp_path: Path) -> None:
     image = bytes_feature(bytes(6))
     examples = [{"image": image, "label": label}, {"image": bytes_feature(b"x"), "label": label}]
     examples += [{"image": image}, {"label": label}]
-    with tf.io.TFRecordWriter(str(tmp_path / "records")) as writer:
+    (tmp_path / "records").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "records" / "data")) as writer:
         for each in examples:
             features = tf.train.Features(feature=each)
             writer.write(tf.train.Example(features=features).SerializeToString())
-    found = dataset_facts.survey({"train": str(tmp_path)}, (2, 3), 2, "", "").splits["train"]
+    found = facts_of({"train": str(tmp_path / "records")}, (2, 3), 2).splits["train"]
     assert (found.examples, found.bad_images, found.bad_labels, found.labels) == (4, 2, 1, (0, 3))
     assert sum(found.images[image_facts.INK_FRACTION]) == 2
 
@@ -376,7 +388,7 @@ def mutilated() -> Iterator[str]:
 
 @pytest.mark.parametrize("text", mutilated())
 def test_what_are_no_facts_is_refused(text: str) -> None:
-    with pytest.raises(dataset_facts.FactsError, match="not the facts of a data set"):
+    with pytest.raises(FactsError, match="not the facts of a data set"):
         DatasetFacts.from_json(text)
 
 

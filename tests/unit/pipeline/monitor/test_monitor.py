@@ -14,11 +14,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import model_pb2
 
-from components.image_example_gen.executor import hashed
-from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import idx
 from components.shared import answers, classifier, image_facts
-from components.shared.dataset_facts import FACTS_FILE, survey
+from components.shared.dataset_facts import FACTS_FILE
 from pipeline.history import records
 from pipeline.monitor import drift, page
 from pipeline.monitor.drift import Expected, Limits, MonitorError
@@ -28,6 +26,7 @@ from serving.models.inference import Prediction
 from serving.server.telemetry.metrics import Metrics
 from serving.server.telemetry.request_log import RequestLog, RequestLogConfig
 from tests.integration.serving.model_server import running
+from tests.unit.components.digits import facts_of, write_examples
 from tests.unit.pipeline import means_model
 from trainer import features
 
@@ -48,12 +47,10 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("run")
     train = next(idx.read_images(mnist_dir / "train-images-idx3-ubyte", 4000))
     labels = next(idx.read_labels(mnist_dir / "train-labels-idx1-ubyte", 4000))
-    folders = {}
-    for split, data in (("train", (train, labels)), ("test", digits)):
-        folders[split] = str(root / "examples" / f"Split-{split}")
-        write_shard(folders[split], str(root / "staging"), 0, 1, [hashed(*data, 0)], data[0].__getitem__)
+    write_examples(root / "examples", {"train": (train, labels), "test": digits})
+    folders = {split: str(root / "examples" / f"Split-{split}") for split in ("train", "test")}
     (root / "blessing").mkdir()
-    found = survey(folders, (28, 28), 10, "mnist", "")
+    found = facts_of(folders, (28, 28), 10)
     (root / "blessing" / FACTS_FILE).write_text(found.to_json())
     means_model.save(root / "model" / "Format-Serving", train, labels)
     means_model.save(root / "serving" / "mnist" / str(VERSION), train, labels)
