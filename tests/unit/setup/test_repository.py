@@ -93,3 +93,15 @@ def test_every_target_is_declared_and_says_what_it_does() -> None:
     declared = set(re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[1].split())  # type: ignore[index]
     described = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
     assert declared == described == TARGETS
+
+
+@pytest.mark.parametrize("name", ["Makefile", "CONTRIBUTING.md"])
+def test_paths_that_are_named_are_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    rooms = "(?:components|docs|kubeflow|pipeline|serving|setup|tests|trainer)"
+    paths = re.findall(rf"(?<![\w./-]){rooms}(?:/[\w-]+)*(?:/|/[\w-]+\.(?:py|sh|md|toml))", text)
+    modules = re.findall(rf"-m ({rooms}(?:\.\w+)+)", text)
+    paths += [f"{module.replace('.', '/')}.py" for module in modules]
+    assert paths
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
