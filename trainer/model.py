@@ -22,6 +22,7 @@ from trainer.features import (
 )
 from trainer.model_function import ModelFunction
 from trainer.networks import NETWORKS
+from trainer.networks.layers import kernel_initializer
 from trainer.optimizers import build_optimizer
 from trainer.precision import precision_of
 from trainer.recipes import Params
@@ -49,7 +50,10 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
     x = augment(images) if augment else images
     x = NETWORKS[params.network].build(x, params)
     # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
-    logits = keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)
+    last = keras.layers.Dense(
+        num_classes, kernel_initializer=kernel_initializer(params), dtype="float32", name=LOGITS
+    )
+    logits = last(x)
     return keras.Model(images, logits, name=params.network)
 
 

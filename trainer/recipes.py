@@ -70,6 +70,8 @@ class Params(Mapping[str, Any]):
         momentum: of sgd.
         weight_decay: decoupled from the gradient (AdamW), per unit of learning rate.
         dropout: share of units before the last layer that a training step leaves out.
+        initializer: of the kernels: glorot (uniform), TensorFlow's default since 1.0; or
+            unit_scaling, the one before it: uniform within ±sqrt(3 / fan_in).
         shift: the largest random shift of a training image in each direction, whole pixels.
         rotation, scale, shear, elastic: how far training images are deformed: see
             trainer.augmentation.RandomDeformation.
@@ -97,6 +99,7 @@ class Params(Mapping[str, Any]):
     momentum: Share = 0.0
     weight_decay: NonNegativeFloat = 0.0
     dropout: Share = 0.0
+    initializer: Literal["glorot", "unit_scaling"] = "glorot"
     shift: Annotated[int, Field(ge=0)] = 0
     rotation: NonNegativeFloat = 0.0
     scale: Share = 0.0

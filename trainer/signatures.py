@@ -42,8 +42,6 @@ class ServingModule(tf.Module):
         """
         super().__init__(name="serving")
         self._model = _Untracked(model)
-        # As attributes: a SavedModel keeps only what it can reach from its root.
-        self._weights = [getattr(weight, "value", weight) for weight in model.network.variables]
         self._transform = transform.transform_features_layer()
         self._shape = shape
         self._exports = _Untracked({})
@@ -72,6 +70,10 @@ class ServingModule(tf.Module):
             spec = tf.TensorSpec([None], tf.string, name=output.input_name)
             found[name] = _traced(functools.partial(self._export, name), spec)
             self._exported.value[name] = ExportedAs(output.method, output.input_name)
+        # As an attribute: a SavedModel keeps only what it can reach from its root.
+        self._weights = list(
+            {id(used): used for traced in found.values() for used in traced.variables}.values()
+        )
         return found
 
     @property

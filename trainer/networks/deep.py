@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keras
 
-from trainer.networks.layers import Dropout, normalized
+from trainer.networks.layers import Dropout, kernel_initializer, normalized
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
@@ -19,7 +19,13 @@ def build(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
     layers = ((32, 5, 1), (48, 5, 2), (64, 5, 1), (96, 3, 1), (128, 3, 1))
     for block, (filters, kernel, strides) in enumerate(layers, start=1):
         convolution = keras.layers.Conv2D(
-            filters, kernel, strides, use_bias=False, dtype=dtype, name=f"conv{block}"
+            filters,
+            kernel,
+            strides,
+            use_bias=False,
+            kernel_initializer=kernel_initializer(params),
+            dtype=dtype,
+            name=f"conv{block}",
         )
         x = normalized(convolution(x), dtype, block)
         if strides > 1:

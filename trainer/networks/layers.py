@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.recipes import Params
+
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, its variables and its meaning, in one operation instead of a dozen.
@@ -41,6 +43,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
                 is_training=False,
             )[0]
         return tf.reshape(x, shape) if inputs.shape.rank != 4 else x
+
+
+def kernel_initializer(params: Params) -> keras.initializers.Initializer:
+    """A new initializer, for one layer's kernel, as the recipe asks for it."""
+    if params.initializer == "unit_scaling":
+        # TensorFlow's uniform_unit_scaling_initializer.
+        return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+    return keras.initializers.GlorotUniform()
 
 
 class Dropout(keras.layers.Dropout):

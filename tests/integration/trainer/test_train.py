@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.training_data import SCHEMA, Dataset, example, write_records
-from trainer import devices
+from trainer import devices, warmup
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.train import run_fn
 
@@ -139,6 +141,77 @@ def test_own_functions_by_dotted_path(stripes: Dataset, tmp_path: Path) -> None:
     answers = saved.signatures["pixels"](tf.constant(stripes.images))
     assert np.mean(answers["classes"].numpy() == stripes.labels) > 0.9
     assert np.allclose(answers["margin"], answers["logits"].numpy().max(axis=1))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*will be removed.*:UserWarning")
+def test_a_function_for_tensorflow_1_goes_through_as_it_is(digits: Dataset, tmp_path: Path) -> None:
+    arguments = digits.fn_args(
+        tmp_path, "tutorial", batch_size=50, train_steps=30, learning_rate=0.1, validate_each_epoch=True
+    )
+    arguments.custom_config["model_fn"] = "tests.oracle.cnn_mnist.cnn_model_fn"
+    run_fn(arguments)
+
+    written = metrics(tmp_path)
+    assert (written["steps"], written["precision"]) == (30, "float32")
+    assert set(written["validation_metrics"]) == {"loss", "accuracy", "global_step"}
+    assert written["validation_metrics"]["global_step"] == 30
+    saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
+    answers = saved.signatures["pixels"](tf.constant(digits.images))
+    assert set(answers) == {"classes", "probabilities"}
+    right = np.mean(answers["classes"].numpy() == digits.labels)
+    assert right == pytest.approx(written["validation_accuracy"], abs=1e-6)
+    assert right > 0.3
+
+
+def test_what_a_function_exports_logs_and_summarises_arrives(
+    stripes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = stripes.fn_args(tmp_path, **QUICK, train_steps=6)
+    arguments.custom_config |= {
+        "model_fn": "tests.integration.trainer.talking_model.model_fn",
+        "build_network": "tests.unit.trainer.own_model.build_network",
+        "callbacks": "tests.integration.trainer.talking_model.make_callbacks",
+        "run_config": {"log_step_count_steps": 2},
+    }
+    with caplog.at_level(logging.INFO):
+        run_fn(arguments)
+
+    folder = tmp_path / "Format-Serving"
+    defs = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    methods = {
+        name: definition.method_name.rpartition("/")[2]
+        for name, definition in defs.meta_graphs[0].signature_def.items()
+        if name in ("best", "margin", "raw")
+    }
+    assert methods == {"best": "classify", "margin": "regress", "raw": "predict"}
+    signatures = tf.saved_model.load(str(folder)).signatures
+    serialized = tf.constant([example(stripes.images[0].tobytes(), 0)])
+    assert signatures["best"](inputs=serialized)["scores"].shape == (1, 7)
+    assert signatures["margin"](inputs=serialized)["outputs"].shape == (1,)
+    assert set(signatures["raw"](examples=serialized)) == {"output"}
+    warm = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(folder / warmup.WARMUP_FILE))
+    ]
+    kinds = {log.WhichOneof("log_type") for log in warm}
+    assert kinds == {"predict_log", "classify_log", "regress_log"}
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert next(line for line in lines if "norm" in line).startswith("step 1: norm ")
+    steps = [line.split(":")[0] for line in lines if line.startswith("step ") and "images/s" in line]
+    assert steps == ["step 2 of 6", "step 4 of 6", "step 6 of 6"]
+    assert lines.count("an epoch has ended") == 2  # 210 images in batches of 50: five steps
+    tags = {
+        value.tag
+        for file in (tmp_path / "model_run").rglob("events.out.tfevents.*")
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert {"norm", "largest_logit", "epoch_auc"} <= tags
+    written = metrics(tmp_path)["validation_metrics"]
+    assert set(written) == {"loss", "auc", "global_step"}
+    assert 0.4 < written["auc"] <= 1
 
 
 @pytest.mark.parametrize(
