@@ -12,7 +12,7 @@ IMAGE ?= $(PROGRAM)-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench conformance image test-image lock clean help
+.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench conformance oracle image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -58,6 +58,9 @@ bench: data  ## seconds per node, and the whole against a bare Keras script
 
 conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
 	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/integration/serving/test_conformance.py
+
+oracle: $(READY)  ## model functions against the real tf.estimator 2.15, which it installs: make oracle ORACLE_PYTHON=python3.11
+	@TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m tests.oracle.compare $(or $(ORACLE_PYTHON),python3.11)
 
 image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)

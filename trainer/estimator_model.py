@@ -135,6 +135,11 @@ class EstimatorModel(keras.Model):
         Raises:
             ValueError, TypeError: for what is wrong with the function, as it will be when it is called.
         """
+        if self.given_network is None and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "a function that makes its variables itself trains on one device: give it an argument "
+                "`network` and train with trainer.estimator.minimize, or make one device visible"
+            )
         specs: dict[str, EstimatorSpec] = {}
 
         def call(mode: str, count: int | None, *inputs: Any) -> None:
