@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from components.image_example_gen.sources import idx
+
+# A machine that does other things at the same time is slow; that is no fault of what is tested.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 TINY_TRAIN, TINY_TEST = 600, 200
 MADE_SIDE = 8
