@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 
+from serving.models import config_protos
 from serving.models.batching_parameters import BatchingParameters, Join
 from serving.protocol.errors import invalid
 from serving.protocol.protos import model_server_config_pb2
@@ -130,7 +130,7 @@ def read_batching(path: Path) -> BatchingParameters:
         ConfigFileError: for what is no such file, or for values that make no sense.
         OSError: when it cannot be read.
     """
-    message = _batching_message()()
+    message = config_protos.new("BatchingParameters")
     _parse(path, message)
     defaults = BatchingParameters()
     values = {
@@ -163,51 +163,36 @@ def read_batching(path: Path) -> BatchingParameters:
     )
 
 
+def read_monitoring(path: Path) -> str | None:
+    """Where a monitoring config file (`MonitoringConfig`) wants the metrics; None where it wants none.
+
+    Returns:
+        A path of the REST port; empty for the usual one.
+
+    Raises:
+        ConfigFileError: for what is no such file.
+        OSError: when it cannot be read.
+    """
+    message = config_protos.new("MonitoringConfig")
+    _parse(path, message)
+    return message.prometheus_config.path if message.prometheus_config.enable else None
+
+
+def read_ssl(path: Path) -> Any:
+    """Read a file of keys and certificates (`SSLConfig`), as the message that it is.
+
+    Raises:
+        ConfigFileError: for what is no such file.
+        OSError: when it cannot be read.
+    """
+    message = config_protos.new("SSLConfig")
+    _parse(path, message)
+    return message
+
+
 def _parse(path: Path, message: Any) -> None:
     try:
         text_format.Parse(path.read_text("utf-8"), message)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         kind = message.DESCRIPTOR.full_name
         raise ConfigFileError(f"{path}: Error parsing text-format {kind}: {error}") from None
-
-
-@functools.cache
-def _batching_message() -> type[Any]:
-    """TF Serving's BatchingParameters, which the tensorflow-serving-api package does not ship."""
-    kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving/batching_parameters.proto",
-        package="tensorflow.serving",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
-    )
-    message = file.message_type.add(name="BatchingParameters")
-    wrapped = {
-        "max_batch_size": (1, "Int64Value"),
-        "batch_timeout_micros": (2, "Int64Value"),
-        "max_enqueued_batches": (3, "Int64Value"),
-        "num_batch_threads": (4, "Int64Value"),
-        "thread_pool_name": (5, "StringValue"),
-        "enable_large_batch_splitting": (8, "BoolValue"),
-        "max_execution_batch_size": (9, "Int64Value"),
-    }
-    for name, (number, wrapper) in wrapped.items():
-        message.field.add(
-            name=name,
-            number=number,
-            label=kind.LABEL_OPTIONAL,
-            type=kind.TYPE_MESSAGE,
-            type_name=f".google.protobuf.{wrapper}",
-        )
-    message.field.add(name="allowed_batch_sizes", number=6, label=kind.LABEL_REPEATED, type=kind.TYPE_INT64)
-    message.field.add(
-        name="pad_variable_length_inputs", number=7, label=kind.LABEL_OPTIONAL, type=kind.TYPE_BOOL
-    )
-    pool = descriptor_pool.DescriptorPool()
-    wrappers = descriptor_pb2.FileDescriptorProto()
-    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
-    pool.Add(wrappers)
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters")
-    )

@@ -14,7 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow imports Keras. That writes a configuration into the home folder and obeys one there, unless
 # there can be none; and it imports pyplot where it finds it, for functions not called here.
 os.environ.setdefault("KERAS_HOME", os.devnull)
-_hidden = sys.modules.setdefault("matplotlib", None) is None  # type: ignore[arg-type]
+_hidden = "matplotlib" not in sys.modules  # whoever has hidden it already finds it hidden afterwards
+if _hidden:
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
 try:
     import tensorflow as tf
 finally:

@@ -26,8 +26,12 @@ REQUESTS_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000  # TF Serving's
 
 
-def warm_up(servable: Servable) -> None:
+def warm_up(servable: Servable, times: int = 1) -> None:
     """Answer the requests of a model's warm-up file; a model without one is taken as it is.
+
+    Args:
+        servable: the version.
+        times: how often each request is answered.
 
     Raises:
         ServingError: when the file or one of its requests is bad: such a version must not serve.
@@ -47,7 +51,8 @@ def warm_up(servable: Servable) -> None:
             entry = prediction_log_pb2.PredictionLog.FromString(record)
         except DecodeError:
             raise invalid(f"Failed to parse warmup record from {path}") from None
-        _replay(servable, entry)
+        for _ in range(times):
+            _replay(servable, entry)
     log.info("%s: version %d answered %d warm-up requests", servable.name, servable.version, len(records))
 
 

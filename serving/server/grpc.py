@@ -71,6 +71,11 @@ def _caller(context: Context) -> Caller:
 class PredictionServicer(_Servicer, prediction_service_pb2_grpc.PredictionServiceServicer):
     """PredictionService."""
 
+    def __init__(self, service: Service, recorder: Recorder, *, packed: bool = False) -> None:
+        """As the other one; `packed` answers Predict with tensor_content instead of typed fields."""
+        super().__init__(service, recorder)
+        self._packed = packed
+
     def Predict(  # noqa: N802 (the names are the protocol's)
         self, request: predict_pb2.PredictRequest, context: Context
     ) -> predict_pb2.PredictResponse:
@@ -85,7 +90,7 @@ class PredictionServicer(_Servicer, prediction_service_pb2_grpc.PredictionServic
             record.version = str(prediction.model_spec.version.value)
             response = predict_pb2.PredictResponse(model_spec=prediction.model_spec)
             for alias, value in prediction.outputs.items():
-                tensors.to_proto(value, response.outputs[alias])
+                tensors.to_proto(value, response.outputs[alias], packed=self._packed)
             return response
 
         return self._answer("Predict", request, context, handle)

@@ -113,6 +113,7 @@ class RestApp:
         limits: Limits | None = None,
         web: Path = WEB,
         cors: bool = False,
+        metrics_path: str | None = METRICS_PATH,
     ) -> None:
         """Put the parts together.
 
@@ -122,17 +123,19 @@ class RestApp:
             limits: what a client may ask.
             web: a folder of static files, served at `/` when it is there.
             cors: whether pages of any origin may read the answers.
+            metrics_path: where Prometheus finds the metrics; None: nowhere.
         """
         self._service = service
         self._recorder = recorder
         self._limits = limits or Limits()
         self._cors = cors
         pages: list[BaseRoute] = [
-            Route(METRICS_PATH, self._metrics),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/samples.json", self._samples),
         ]
+        if metrics_path is not None:
+            pages.append(Route(metrics_path, self._metrics))
         if web.is_dir():
             pages.append(Mount("/", StaticFiles(directory=web, html=True)))
         self._threads = ThreadPoolExecutor(self._limits.threads, "rest")

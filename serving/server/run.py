@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from serving.models.batching import Batcher
 from serving.models.batching_parameters import BatchingParameters
@@ -34,7 +35,7 @@ from serving.protocol.protos import model_service_pb2_grpc, prediction_service_p
 from serving.server import descriptors, http
 from serving.server.grpc import ModelServicer, PredictionServicer
 from serving.server.http import HttpConfig
-from serving.server.rest import Limits, RestApp
+from serving.server.rest import METRICS_PATH, Limits, RestApp
 from serving.server.service import Service
 from serving.server.telemetry.access_log import AccessLog, Recorder
 from serving.server.telemetry.metrics import Metrics
@@ -44,6 +45,7 @@ from serving.server.tls import Tls
 log = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+REFLECTED = (health.SERVICE_NAME, reflection.SERVICE_NAME)
 READY_CHECK_S = 0.05
 RELOAD_S = 60.0  # for the models of a changed config file to answer
 GRPC_PING_S = 60
@@ -56,13 +58,18 @@ class ServerConfig:
 
     models: Sequence[ModelConfig]
     host: str = "127.0.0.1"
-    rest_port: int = 8501  # 0 takes a free one
-    grpc_port: int = 8500  # 0 takes a free one
+    rest_port: int | None = 8501  # 0 takes a free one, None opens none
+    grpc_port: int | None = 8500  # as well
+    grpc_socket: str = ""  # path of a UNIX socket for gRPC
     batching: BatchingParameters = field(default_factory=BatchingParameters)
     batching_per_model: bool = False  # by the models' own batching_params.pbtxt
     loading: Loading = field(default_factory=Loading)
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
+    rest_tls: bool = True  # where there is `tls`, for REST too
+    warm_up_times: int = 1  # that each warm-up request is answered; 0: no warm-up
+    metrics_path: str | None = METRICS_PATH  # of the REST port; None: none
+    packed_answers: bool = False  # of gRPC's Predict, as tensor_content
     keep_alive_s: float = 620.0  # without a request; load balancers keep theirs for 60 s, Google's for 600
     grpc_arguments: Mapping[str, int | str] = field(default_factory=dict)  # of gRPC's core, over ours
     cors: bool = False  # REST answers may be read by pages of any origin
@@ -81,8 +88,8 @@ class Addresses:
     """Where a server listens."""
 
     host: str
-    rest_port: int
-    grpc_port: int
+    rest_port: int | None
+    grpc_port: int | None
 
 
 OnAddresses = Callable[[Addresses], None]
@@ -148,7 +155,8 @@ def _prepare(config: ServerConfig) -> Callable[[Servable], None]:
                 servable.batching = read_batching(own)
             except ConfigFileError as error:
                 raise invalid(str(error)) from None
-        warm_up(servable)
+        if config.warm_up_times:
+            warm_up(servable, config.warm_up_times)
 
     return prepare
 
@@ -167,11 +175,11 @@ async def _serve(
     healths = health.HealthServicer()
     _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
     rpc = _grpc_server(config, service, recorder, healths)
-    app = RestApp(service, recorder, config.limits, cors=config.cors)
+    app = RestApp(service, recorder, config.limits, cors=config.cors, metrics_path=config.metrics_path)
     web = http.create(
         app,
         HttpConfig(
-            tls=config.tls,
+            tls=config.tls if config.rest_tls else None,
             max_connections=descriptors.connections_within(config.max_connections),
             keep_alive_s=config.keep_alive_s,
             arrival_timeout_s=config.limits.arrival_timeout_s,
@@ -179,11 +187,15 @@ async def _serve(
             drain_s=config.drain_s,
         ),
     )
-    with _listen(config.host, config.rest_port) as listener:
+    with ExitStack() as stack:
+        listeners = []
+        if config.rest_port is not None:
+            listeners.append(stack.enter_context(_listen(config.host, config.rest_port)))
         grpc_port = _open_grpc(rpc, config)
-        addresses = Addresses(config.host, listener.getsockname()[1], grpc_port)
+        rest_port = listeners[0].getsockname()[1] if listeners else None
+        addresses = Addresses(config.host, rest_port, grpc_port)
         rpc.start()
-        serving = asyncio.create_task(web.serve(sockets=[listener]))
+        serving = asyncio.create_task(web.serve(sockets=listeners) if listeners else stop.wait())
         loader.start()
         on_listening(addresses)
         becoming_ready = asyncio.create_task(_become_ready(loader, healths, lambda: on_ready(addresses)))
@@ -246,10 +258,11 @@ def _grpc_server(
         maximum_concurrent_rpcs=config.max_concurrent_requests,
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionServicer(service, recorder), server
+        PredictionServicer(service, recorder, packed=config.packed_answers), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
+    reflection.enable_server_reflection((*filter(None, HEALTH_SERVICES), *REFLECTED), server)
     return server
 
 
@@ -270,9 +283,17 @@ def _grpc_arguments(config: ServerConfig) -> dict[str, int | str]:
     }
 
 
-def _open_grpc(server: grpc.Server, config: ServerConfig) -> int:
-    """Open the port; returns it."""
-    address = f"{_bracketed(config.host)}:{config.grpc_port}"
+def _open_grpc(server: grpc.Server, config: ServerConfig) -> int | None:
+    """Open the port, and the socket; returns the port."""
+    port = None
+    if config.grpc_socket:
+        _open_grpc_at(server, config, f"unix:{config.grpc_socket}")
+    if config.grpc_port is not None:
+        port = _open_grpc_at(server, config, f"{_bracketed(config.host)}:{config.grpc_port}")
+    return port
+
+
+def _open_grpc_at(server: grpc.Server, config: ServerConfig, address: str) -> int:
     try:
         if config.tls is None:
             return server.add_insecure_port(address)

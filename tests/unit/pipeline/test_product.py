@@ -22,7 +22,7 @@ def test_pyproject_has_the_same_names() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
     assert project["name"] == product.DISTRIBUTION
-    assert list(project["scripts"]) == [product.NAME]
+    assert list(project["scripts"]) == [product.NAME, "tensorflow_model_server"]
 
 
 def test_the_settings_have_the_names() -> None:
