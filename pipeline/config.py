@@ -89,6 +89,9 @@ class DataConfig(Section):
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", description="what a picture of another aspect ratio gets"
     )
+    kind: Literal["auto", "digits", "photos"] = Field(
+        "auto", description="digits are never resized; auto: grey arrays of pixels are"
+    )
     channels: Literal["auto", "1", "3"] = Field("auto", description="1 grey, 3 colour; auto: as the data")
     orient: Literal["", "transpose", "rotate90", "rotate180", "rotate270", "mirror"] = Field(
         "", description="how arrays of pixels are turned; EMNIST's need transpose"
@@ -127,7 +130,9 @@ class DataConfig(Section):
     @property
     def images(self) -> ImageInput:
         """What the graph that decodes images needs to know."""
-        return ImageInput(self.shape, self.encoded, self.fit)
+        arrays = not self.encoded and self.shape.channels == 1
+        digits = arrays if self.kind == "auto" else self.kind == "digits"
+        return ImageInput(self.shape, self.encoded, "exact" if digits else self.fit)
 
     def options(self) -> dict[str, Any]:
         """Fields of components.image_example_gen.sources.Options that are not at their defaults."""

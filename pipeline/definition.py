@@ -165,7 +165,9 @@ def _baseline_model(config: PipelineConfig, trainer: Trainer) -> BaselineModel |
 def _custom_config(config: PipelineConfig, node: str) -> dict[str, Any]:
     # run_fn sees nothing but its custom_config, and tells a checkpoint of other code by the hash.
     code = config.code.get(node)
-    return config.trainer.custom_config() | ({"code": code} if code else {})
+    settings = config.trainer.custom_config() | {"images": config.data.images._asdict()}
+    names = {"class_names": list(config.data.class_names)} if config.data.class_names else {}
+    return settings | names | ({"code": code} if code else {})
 
 
 def _push_directory(config: PipelineConfig) -> str:
@@ -187,7 +189,7 @@ def _prepare(config: PipelineConfig) -> _Prepared:
         shards=data.shards,
         source=data.source,
         options=json.dumps(data.options(), sort_keys=True),
-        shape=json.dumps(data.shape),
+        images=json.dumps(data.images._asdict()),
     )
     schema = CuratedSchema(schema_text=schema_text(data.num_classes or features.DEFAULT_NUM_CLASSES))
     statistics_gen = StatisticsGen(

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import features, warmup
+from trainer.features import ImageInput
 
 FILE = "assets.extra/independent_rows.json"
 COMPANY = 5  # images in the larger batches
@@ -24,7 +25,7 @@ RTOL, ATOL = 1e-4, 1e-5  # kernels round differently for batches of different si
 def write(
     model_dir: str,
     signatures: Mapping[str, tf.types.experimental.ConcreteFunction],
-    shape: features.ImageShape,
+    images: ImageInput,
 ) -> None:
     """Write the names of the signatures whose rows are independent.
 
@@ -33,9 +34,9 @@ def write(
     Args:
         model_dir: folder of the SavedModel.
         signatures: what was exported.
-        shape: of the images that the model takes.
+        images: what the model reads.
     """
-    inputs = warmup.noise(COMPANY, shape)
+    inputs = warmup.noise(COMPANY, images)
     examples = inputs[features.SIGNATURE_EXAMPLES]  # what a model function's own export outputs take
     independent = [
         name

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer.features import ImageShape
 
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "exact"]
 FITS: tuple[str, ...] = get_args(Fit)
 
 _EXIF, _EXIF_MARKER, _SCAN_MARKER = b"Exif\0\0", 0xE1, 0xDA
@@ -25,7 +25,8 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     Args:
         files: string [N], a PNG, JPEG, WebP, BMP or GIF (its first frame) each.
         shape: of the images.
-        fit: what another aspect ratio gets: `crop` to the middle, `pad` with zeros, or `stretch`.
+        fit: what another aspect ratio gets: `crop` to the middle, `pad` with zeros, or `stretch`. With
+            `exact` another size is an error.
 
     Returns:
         uint8 [N, height, width, channels], upright as EXIF says; one of that size is not touched.
@@ -61,6 +62,13 @@ def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
 def resize(image: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     """uint8 [h, w, channels] to uint8 [height, width, channels], antialiased; the same size stays."""
     size = tf.shape(image)[:2]
+    same = tf.reduce_all(tf.equal(size, shape[:2]))
+    if fit == "exact":
+        wanted = f"{shape.height} x {shape.width} pixels"
+        complaint = [f"an image must be {wanted} (height x width), but one is", size[0], "x", size[1]]
+        check = tf.debugging.Assert(same, complaint)
+        with tf.control_dependencies([check] if check is not None else []):
+            return tf.reshape(image, shape)
 
     def resized() -> tf.Tensor:
         height, width = tf.unstack(size)
@@ -83,7 +91,6 @@ def resize(image: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
         smooth = tf.image.resize(source, shape[:2], method="bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
 
-    same = tf.reduce_all(tf.equal(size, shape[:2]))
     return tf.ensure_shape(tf.cond(same, lambda: image, resized), shape)
 
 

@@ -7,7 +7,7 @@ can abort the whole process (TensorFlow issue 111453), and a server does not che
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from trainer import features, independence
 from trainer.estimator import ModeKeys
 from trainer.estimator_model import EstimatorModel
 from trainer.export_outputs import DEFAULT, ExportedAs, ExportOutput, PredictOutput
+from trainer.features import ImageInput
+from trainer.serving_inputs import ServingInputs
 
 
 @dataclass(frozen=True)
@@ -31,32 +33,38 @@ class ServingModule(tf.Module):
     """What the SavedModel consists of: Transform's graph, the trained variables, a function a signature."""
 
     def __init__(
-        self, model: EstimatorModel, shape: features.ImageShape, transform: tft.TFTransformOutput
+        self,
+        model: EstimatorModel,
+        images: ImageInput,
+        class_names: Sequence[str],
+        transform: tft.TFTransformOutput,
     ) -> None:
         """Put the parts together.
 
         Args:
             model: with trained variables, in float32; what it predicts is what the signatures answer.
-            shape: of its images.
+            images: what Transform's graph reads.
+            class_names: by label.
             transform: Transform's output.
         """
         super().__init__(name="serving")
         self._model = _Untracked(model)
         self._transform = transform.transform_features_layer()
-        self._shape = shape
+        self._inputs = ServingInputs(images)
+        self._class_names = _Untracked(list(class_names))
         self._exports = _Untracked({})
         self._exported = _Untracked({})
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Trace the functions; inputs and outputs are those of trainer.features and the model's exports."""
-        files = tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES)
-        pixels = tf.TensorSpec([None, *self._shape[:2]], tf.uint8, name=features.IMAGE)
+        specs = self._inputs.specs()
         examples = tf.TensorSpec([None], tf.string, name=features.EXAMPLES)
         found = {
             name: _traced(function, spec)
             for name, function, spec in (
-                (features.SIGNATURE_IMAGE_BYTES, self._from_files, files),
-                (features.SIGNATURE_PIXELS, self._from_pixels, pixels),
+                (features.SIGNATURE_IMAGE_BYTES, self._from_files, specs[features.SIGNATURE_IMAGE_BYTES]),
+                (features.SIGNATURE_PIXELS, self._from_pixels, specs[features.SIGNATURE_PIXELS]),
+                (features.SIGNATURE_FLOATS, self._from_floats, specs[features.SIGNATURE_FLOATS]),
                 (features.SIGNATURE_EXAMPLES, self._from_examples, examples),
             )
         }
@@ -83,16 +91,13 @@ class ServingModule(tf.Module):
         return found
 
     def _from_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        image_bytes = tf.ensure_shape(image_bytes, [None])
-        pixels = tf.map_fn(
-            self._decode,
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(self._shape[:2], tf.uint8),
-        )
-        return self._predict(_to_raw(pixels))
+        return self._predict(self._inputs.from_files(image_bytes))
 
     def _from_pixels(self, image: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self._predict(_to_raw(tf.ensure_shape(image, [None, *self._shape[:2]])))
+        return self._predict(self._inputs.from_pixels(image))
+
+    def _from_floats(self, image: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self._predict(self._inputs.from_floats(image))
 
     def _from_examples(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return self._predict(_images(examples))
@@ -100,27 +105,13 @@ class ServingModule(tf.Module):
     def _export(self, name: str, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return self._outputs(_images(examples), name)
 
-    def _decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """One file to uint8 [height, width]; colours become grey."""
-        # In spite of its name decode_png reads JPEG too, and unlike decode_image never an animation.
-        decoded = tf.io.decode_png(image_bytes, channels=1)
-        shape = tf.shape(decoded)
-        check = tf.debugging.Assert(
-            tf.reduce_all(tf.equal(shape[:2], self._shape[:2])),
-            [f"an image must be {self._shape} (height x width), but one is", shape[0], "x", shape[1]],
-        )
-        with tf.control_dependencies([check]):
-            return tf.reshape(decoded, self._shape[:2])
-
     def _predict(self, raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return self._outputs(raw, DEFAULT)
 
     def _outputs(self, raw: tf.Tensor, export: str) -> Mapping[str, tf.Tensor]:
         # oneDNN's convolutions give an empty batch a wrong shape: it gets one blank image.
         count = tf.shape(raw)[0]
-        blanks = tf.fill(
-            [tf.cast(tf.equal(count, 0), tf.int32)], bytes(self._shape.height * self._shape.width)
-        )
+        blanks = tf.fill([tf.cast(tf.equal(count, 0), tf.int32)], self._inputs.blank)
         inputs = self._transform({features.IMAGE: tf.expand_dims(tf.concat([raw, blanks], 0), 1)})
         spec = self._model.value.spec(inputs, None, ModeKeys.PREDICT)
         self._exports.value.update(spec.export_outputs)
@@ -128,18 +119,33 @@ class ServingModule(tf.Module):
         # Images always get the predictions; scores alone would be too little for the Evaluator.
         plain = export == DEFAULT and not isinstance(chosen, PredictOutput)
         tensors: Mapping[str, tf.Tensor] = spec.prediction_dict if plain else chosen.tensors
+        if export == DEFAULT:
+            tensors = self._named(tensors)
         return {name: value[:count] for name, value in tensors.items()}
+
+    def _named(self, predictions: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        """With the names of the classes, where the model function says classes and has no such output."""
+        classes = predictions.get(features.CLASSES)
+        if classes is None or not classes.dtype.is_integer or features.CLASS_NAMES in predictions:
+            return predictions
+        names = tf.gather(tf.constant(self._class_names.value), classes)
+        return {**predictions, features.CLASS_NAMES: names}
 
 
 def export(
-    directory: str, model: EstimatorModel, shape: features.ImageShape, transform: tft.TFTransformOutput
+    directory: str,
+    model: EstimatorModel,
+    images: ImageInput,
+    class_names: Sequence[str],
+    transform: tft.TFTransformOutput,
 ) -> Mapping[str, ExportedAs]:
     """Write the SavedModel with its signatures, and of which of them requests may be joined.
 
     Args:
         directory: where to; made if it is not there.
         model: with trained variables, in float32.
-        shape: of its images.
+        images: what Transform's graph reads.
+        class_names: by label.
         transform: Transform's output.
 
     Returns:
@@ -149,7 +155,7 @@ def export(
         ValueError: for an export output whose name is taken.
     """
     with model.graph_variables.found_again():
-        module = ServingModule(model, shape, transform)
+        module = ServingModule(model, images, class_names, transform)
         signatures = module.signatures()
     tf.saved_model.save(module, directory, signatures=signatures)
     # TensorFlow 2 writes the method of Predict into each.
@@ -159,7 +165,7 @@ def export(
         for name, method in others.items():
             updater.replace_method_name(signature_key=name, method_name=method)
         updater.save(directory)
-    independence.write(directory, signatures, shape)
+    independence.write(directory, signatures, images)
     return module.exports
 
 
@@ -177,11 +183,3 @@ def _images(examples: tf.Tensor) -> tf.Tensor:
     # Without the label: an example may have one, but nobody who asks for it needs to know it.
     spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
     return tf.io.parse_example(tf.ensure_shape(examples, [None]), spec)[features.IMAGE]
-
-
-def _to_raw(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [N, H, W] to string [N]: the raw bytes that Transform's graph reads."""
-    # TensorFlow has no inverse of decode_raw: look the bytes up and join them.
-    table = tf.constant([bytes([value]) for value in range(256)])
-    flat = tf.reshape(pixels, [tf.shape(pixels)[0], pixels.shape[1] * pixels.shape[2]])
-    return tf.strings.reduce_join(tf.gather(table, tf.cast(flat, tf.int32)), axis=1)

@@ -44,6 +44,7 @@ def run_fn(fn_args: FnArgs) -> None:
             `run_config`, fields of trainer.estimator.RunConfig by name;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
+            `images`, what Transform's graph was told of them, and `class_names`, by label;
             `code`, a fingerprint of the code.
 
     Raises:
@@ -99,8 +100,10 @@ def run_fn(fn_args: FnArgs) -> None:
     if not config.is_chief:
         return
     exact = functions.in_float32(trained, params, image_shape, classes, config)
-    exports = signatures.export(fn_args.serving_model_dir, exact, image_shape, transform)
-    warmup.write(fn_args.serving_model_dir, image_shape, exports)
+    images = _images(settings, image_shape)
+    names = settings.get("class_names") or [str(label) for label in range(classes)]
+    exports = signatures.export(fn_args.serving_model_dir, exact, images, names, transform)
+    warmup.write(fn_args.serving_model_dir, images, exports)
     samples.write(fn_args.serving_model_dir, evaluation_batches(splits.validation, transform, 500))
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.remove()
@@ -121,6 +124,11 @@ def _run_config(fn_args: FnArgs, settings: Mapping[str, Any], params: Params) ->
         num_workers=devices.worker_count(),
         is_chief=devices.is_chief(),
     )
+
+
+def _images(settings: Mapping[str, Any], shape: features.ImageShape) -> features.ImageInput:
+    given = settings.get("images")
+    return features.ImageInput.of(given) if given else features.ImageInput(shape, fit="exact")
 
 
 def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> str:

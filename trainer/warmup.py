@@ -15,33 +15,32 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from trainer import features
 from trainer.export_outputs import ClassificationOutput, ExportedAs, PredictOutput
+from trainer.features import ImageInput
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 32)  # images: one person's request, and what a server gathers under load
 
 
-def write(
-    model_dir: str, shape: features.ImageShape, exports: Mapping[str, ExportedAs] | None = None
-) -> None:
+def write(model_dir: str, images: ImageInput, exports: Mapping[str, ExportedAs] | None = None) -> None:
     """Write a TFRecord of PredictionLog: a request for each signature and size of batch.
 
     Args:
         model_dir: folder of the SavedModel.
-        shape: of the images that the model takes.
+        images: what the model reads.
         exports: signatures out of the model function's `export_outputs`, by name.
     """
     path = f"{model_dir}/{WARMUP_FILE}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.TFRecordWriter(path) as writer:
         for count in BATCHES:
-            for log in _logs(count, shape, exports or {}):
+            for log in _logs(count, images, exports or {}):
                 writer.write(log.SerializeToString())
 
 
 def _logs(
-    count: int, shape: features.ImageShape, exports: Mapping[str, ExportedAs]
+    count: int, images: ImageInput, exports: Mapping[str, ExportedAs]
 ) -> Iterator[prediction_log_pb2.PredictionLog]:
-    inputs = noise(count, shape)
+    inputs = noise(count, images)
     _, examples = inputs[features.SIGNATURE_EXAMPLES]
     for signature, exported in exports.items():
         if exported.method == PredictOutput.method:
@@ -62,19 +61,21 @@ def _logs(
         yield log
 
 
-def noise(count: int, shape: features.ImageShape) -> dict[str, tuple[str, np.ndarray]]:
+def noise(count: int, images: ImageInput) -> dict[str, tuple[str, np.ndarray]]:
     """By signature: its input's name, and images of noise; no kernel's time depends on what they show."""
-    images = np.random.default_rng(0).integers(0, 256, (count, *shape[:2]), np.uint8)
-    files = [tf.io.encode_png(image[..., None]).numpy() for image in images]
-    examples = [_example(image) for image in images]
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *images.shape), np.uint8)
+    files = [tf.io.encode_png(image).numpy() for image in pixels]
+    stored = files if images.encoded else [image.tobytes() for image in pixels]
+    grey = images.shape.channels == 1
     return {
         features.SIGNATURE_IMAGE_BYTES: (features.IMAGE_BYTES, np.array(files, object)),
-        features.SIGNATURE_PIXELS: (features.IMAGE, images),
-        features.SIGNATURE_EXAMPLES: (features.EXAMPLES, np.array(examples, object)),
+        features.SIGNATURE_PIXELS: (features.IMAGE, pixels[..., 0] if grey else pixels),
+        features.SIGNATURE_FLOATS: (features.IMAGE, pixels.astype(np.float32) / 255),
+        features.SIGNATURE_EXAMPLES: (features.EXAMPLES, np.array(list(map(_example, stored)), object)),
     }
 
 
-def _example(image: np.ndarray) -> bytes:
-    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()]))
+def _example(image: bytes) -> bytes:
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
     example = tf.train.Example(features=tf.train.Features(feature={features.IMAGE: value}))
     return bytes(example.SerializeToString())

@@ -81,7 +81,7 @@ class Executor(BaseBeamExecutor):
         }
         classes = data.get_int_custom_property("num_classes")
         with self._make_beam_pipeline() as pipeline:
-            found = survey.run(pipeline, folders, examples.image_size(data), classes)
+            found = survey.run(pipeline, folders, examples.image_input(data), classes)
             handover.give(found, folder)
         fingerprint = data.get_string_custom_property("fingerprint")
         return survey.dataset_facts(handover.take(folder), dataset, fingerprint)

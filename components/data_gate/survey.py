@@ -7,6 +7,7 @@ no worker holds more than a bucket.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -19,9 +20,11 @@ from components.shared import agreement, examples, image_facts
 from components.shared.dataset_facts import DatasetFacts
 from components.shared.image_facts import SplitFacts
 from trainer import features
+from trainer.features import ImageInput
 
 _HASHES = "hashes"  # the tag of a second output
 _BUCKET_BITS = 6
+_BATCH_BYTES = 1 << 24  # of images that are decoded at once
 _SAMPLE_BYTES = 1 << 26  # of the images that are kept of a split
 
 Bucket = tuple[int, tuple[str, NDArray[np.uint64]]]  # number; split and the hashes in it
@@ -33,7 +36,7 @@ class Sample:
 
     Attributes:
         hashes: uint64 [n], ascending.
-        images: uint8 [n, H, W].
+        images: uint8 [n, H, W], with colours [n, H, W, 3].
         labels: int64 [n], each of a class.
     """
 
@@ -74,19 +77,19 @@ class Survey:
 class Look(beam.DoFn):
     """A split and the path of one of its files in; a Part by split out, and buckets of hashes."""
 
-    def __init__(self, size: tuple[int, int], num_classes: int) -> None:
-        """Know the images' height and width in pixels; labels are below `num_classes`."""
+    def __init__(self, given: ImageInput, num_classes: int) -> None:
+        """Know how the examples hold images; labels are below `num_classes`."""
         super().__init__()
-        self._size, self._num_classes = size, num_classes
-        self._most = sample_size(size)
+        self._given, self._num_classes = given, num_classes
+        self._most = sample_size(given)
 
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, Part] | beam.pvalue.TaggedOutput]:
         """Read the file once."""
         split, path = element
         collector = image_facts.Collector(self._num_classes)
-        sample = _empty(self._size)
-        for some in examples.read([path]):
-            images, good = examples.decode(some.raw, self._size)
+        sample = _empty(self._given)
+        for some in examples.read([path], _batch(self._given)):
+            images, good = examples.decode(some.raw, self._given)
             collector.add(images, some.labels, int((~good).sum()))
             hashes, labels = image_facts.image_hashes(images), some.labels[good]
             of_class = (labels >= 0) & (labels < self._num_classes)
@@ -101,20 +104,20 @@ class Look(beam.DoFn):
         yield split, Part(collector.facts(), sample)
 
 
-def sample_size(size: tuple[int, int]) -> int:
+def sample_size(given: ImageInput) -> int:
     """How many images of a split are kept to learn class means from."""
-    return min(agreement.SAMPLE, max(1, _SAMPLE_BYTES // (size[0] * size[1])))
+    return min(agreement.SAMPLE, max(1, _SAMPLE_BYTES // math.prod(given.shape)))
 
 
 def run(
-    pipeline: beam.Pipeline, folders: Mapping[str, str], size: tuple[int, int], num_classes: int
+    pipeline: beam.Pipeline, folders: Mapping[str, str], given: ImageInput, num_classes: int
 ) -> beam.PCollection[Survey]:
     """The transform.
 
     Args:
         pipeline: to add it to.
         folders: of TFRecord files, by split.
-        size: height and width of an image, in pixels.
+        given: how the examples hold images.
         num_classes: labels are below this.
 
     Returns:
@@ -125,9 +128,9 @@ def run(
         pipeline
         | "Files" >> beam.Create(paths)
         | "Spread" >> beam.Reshuffle()
-        | "Look" >> beam.ParDo(Look(size, num_classes)).with_outputs(_HASHES, main="parts")
+        | "Look" >> beam.ParDo(Look(given, num_classes)).with_outputs(_HASHES, main="parts")
     )
-    parts = looked.parts | "Join" >> beam.CombinePerKey(_join, sample_size(size))
+    parts = looked.parts | "Join" >> beam.CombinePerKey(_join, sample_size(given))
     leaked = (
         looked[_HASHES]
         | "Buckets" >> beam.GroupByKey()
@@ -138,7 +141,7 @@ def run(
         pipeline
         | "One" >> beam.Create([list(folders)])
         | "Survey"
-        >> beam.Map(_survey, beam.pvalue.AsDict(parts), beam.pvalue.AsDict(leaked), size, num_classes)
+        >> beam.Map(_survey, beam.pvalue.AsDict(parts), beam.pvalue.AsDict(leaked), given, num_classes)
     )
 
 
@@ -182,15 +185,21 @@ def _survey(
     splits: list[str],
     parts: Mapping[str, Part],
     leaked: Mapping[str, int],
-    size: tuple[int, int],
+    given: ImageInput,
     num_classes: int,
 ) -> Survey:
-    nothing = Part(image_facts.Collector(num_classes).facts(), _empty(size))
+    nothing = Part(image_facts.Collector(num_classes).facts(), _empty(given))
     return Survey(
         parts={split: parts.get(split, nothing) for split in splits},
         leaked={split: leaked.get(split, 0) for split in splits if split != features.TRAIN},
     )
 
 
-def _empty(size: tuple[int, int]) -> Sample:
-    return Sample(np.empty(0, np.uint64), np.empty((0, *size), np.uint8), np.empty(0, np.int64))
+def _empty(given: ImageInput) -> Sample:
+    images, _ = examples.decode(np.empty(0, object), given)
+    return Sample(np.empty(0, np.uint64), images, np.empty(0, np.int64))
+
+
+def _batch(given: ImageInput) -> int:
+    """Examples at a time: of large images only as many as have so many bytes together."""
+    return max(1, min(examples.BATCH, _BATCH_BYTES // math.prod(given.shape)))

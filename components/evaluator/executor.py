@@ -21,6 +21,7 @@ from components.evaluator.answering import Job, Part
 from components.shared import answers, classifier, examples, files, handover, measures, model_store, names
 from components.shared.classifier import Classifier, ModelError
 from components.shared.verdict import VERDICT_FILE, Robustness, Verdict
+from trainer.features import ImageInput
 
 MODEL, BASELINE = "model", "baseline_model"
 
@@ -76,13 +77,13 @@ class Executor(BaseBeamExecutor):
         evaluation = artifact_utils.get_single_uri(output_dict["evaluation"])
 
         paths = examples.split_files(data, split)
-        size = examples.image_size(data)
+        images = examples.image_input(data)
         job = Job(
             candidate=folder,
             baseline=in_production.folder,
             output=evaluation,
             files=len(paths),
-            batch=classifier.batch_size(*size),
+            batch=classifier.batch_size(*images.shape[:2]),
             sample=thresholds.robustness_examples,
         )
         part = self._answer(job, paths)
@@ -94,7 +95,9 @@ class Executor(BaseBeamExecutor):
             missing = f"{in_production.version} cannot be compared with: {part.baseline_refused}"
             logger.warning("the baseline is left out: %s", missing)
             in_production = _InProduction(missing)
-        verdict = _judge(part, split, thresholds, folder, in_production, _robustness(candidate, part, size))
+        verdict = _judge(
+            part, split, thresholds, folder, in_production, _robustness(candidate, part, images)
+        )
 
         answers.write_mistakes(evaluation, part.mistakes)
         tfma_files.write(evaluation, folder, part.tally.confusion)
@@ -162,12 +165,13 @@ def _judge(
     )
 
 
-def _robustness(candidate: Classifier, part: Part, size: tuple[int, int]) -> tuple[Robustness, ...]:
+def _robustness(candidate: Classifier, part: Part, given: ImageInput) -> tuple[Robustness, ...]:
     """Accuracy on the sample, corrupted: its size is a setting, so that this takes the same on any data."""
     if not part.sample:
         return ()
     some = examples.parse([record for _, record in part.sample])
-    images, good = examples.decode(some.raw, size)
+    images, good = examples.decode(some.raw, given)
+    photos = given.encoded or given.shape.channels == 3
     labels = some.labels[good]
     return tuple(
         Robustness(
@@ -177,7 +181,7 @@ def _robustness(candidate: Classifier, part: Part, size: tuple[int, int]) -> tup
                 int((candidate.of_images(changed).argmax(axis=1) == labels).sum()), len(labels)
             ),
         )
-        for name, severity, changed in robustness.corrupted(images)
+        for name, severity, changed in robustness.corrupted(images, photos)
     )
 
 

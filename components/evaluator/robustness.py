@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-Images = NDArray[np.uint8]  # [N, H, W]
+Images = NDArray[np.uint8]  # [N, H, W], photos with colours [N, H, W, C]
 
 _REFERENCE = 28  # pixels
 _NEIGHBOURS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -50,12 +50,12 @@ def rotated(images: Images, degrees: float) -> Images:
 
 def blurred(images: Images, sigma: float) -> Images:
     """Through a Gaussian filter."""
-    scaled = sigma * min(images.shape[1:]) / _REFERENCE
+    scaled = sigma * min(images.shape[1:3]) / _REFERENCE
     radius = max(1, round(3 * scaled))
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / scaled) ** 2)
     soft = images.astype(np.float32)
     for axis in (1, 2):
-        padding = [(0, 0), (0, 0), (0, 0)]
+        padding = [(0, 0)] * images.ndim
         padding[axis] = (radius, radius)
         padded = np.pad(soft, padding)
         size = images.shape[axis]
@@ -97,9 +97,62 @@ CORRUPTIONS: Mapping[str, tuple[Callable[[Images, float], Images], tuple[float, 
 }
 
 
-def corrupted(images: Images) -> Iterator[tuple[str, int, Images]]:
+def brighter(images: Images, share: float) -> Images:
+    """Each pixel a share of the way to white, or with a negative share to black."""
+    goal = np.float32(255 if share > 0 else 0)
+    return _bytes(images + np.float32(abs(share)) * (goal - images.astype(np.float32)))
+
+
+def darker(images: Images, share: float) -> Images:
+    """Each pixel a share of the way to black."""
+    return brighter(images, -share)
+
+
+def flatter(images: Images, share: float) -> Images:
+    """Each pixel a share of the way to the image's mean: less contrast."""
+    soft = images.astype(np.float32)
+    mean = soft.mean(axis=tuple(range(1, soft.ndim)), keepdims=True)
+    return _bytes(soft + np.float32(share) * (mean - soft))
+
+
+def compressed(images: Images, quality: float) -> Images:
+    """Through JPEG of a quality."""
+    channels = images.shape[3] if images.ndim == 4 else 1
+    whole = images.reshape(*images.shape[:3], channels)
+    files = [tf.io.encode_jpeg(image, quality=int(quality), format="rgb" if channels == 3 else "grayscale")
+             for image in whole]  # fmt: skip
+    back = [tf.io.decode_jpeg(file, channels=channels).numpy() for file in files]
+    return np.stack(back).reshape(images.shape)
+
+
+def occluded(images: Images, share: float) -> Images:
+    """A grey square of a share of the side, in a corner or the middle in turn."""
+    count, height, width = images.shape[:3]
+    side = max(1, round(share * min(height, width)))
+    hidden = images.copy()
+    places = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5)]
+    for number in range(count):
+        y, x = places[number % len(places)]
+        top, left = round(y * (height - side)), round(x * (width - side))
+        hidden[number, top : top + side, left : left + side] = 127
+    return hidden
+
+
+# For photos: light, camera and transport differ, and something stands in the way.
+PHOTO_CORRUPTIONS: Mapping[str, tuple[Callable[[Images, float], Images], tuple[float, float, float]]] = {
+    "brighter": (brighter, (0.2, 0.4, 0.6)),
+    "darker": (darker, (0.3, 0.5, 0.7)),
+    "flatter": (flatter, (0.3, 0.5, 0.7)),
+    "blurred": (blurred, (0.4, 0.7, 1.0)),
+    "noisy": (noisy, (0.03, 0.06, 0.12)),
+    "compressed": (compressed, (50.0, 25.0, 10.0)),
+    "occluded": (occluded, (0.2, 0.35, 0.5)),
+}
+
+
+def corrupted(images: Images, photos: bool = False) -> Iterator[tuple[str, int, Images]]:
     """Every corruption at every severity, from 1: its name, the severity, the changed images."""
-    for name, (change, strengths) in CORRUPTIONS.items():
+    for name, (change, strengths) in (PHOTO_CORRUPTIONS if photos else CORRUPTIONS).items():
         for severity, strength in enumerate(strengths, 1):
             yield name, severity, change(images, strength)
 

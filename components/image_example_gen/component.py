@@ -19,8 +19,8 @@ class ImageExampleGenSpec(ComponentSpec):
     PARAMETERS = {
         "fingerprint": ExecutionParameter(type=str),
         "num_classes": ExecutionParameter(type=int),
+        "images": ExecutionParameter(type=str),
         "options": ExecutionParameter(type=str),
-        "shape": ExecutionParameter(type=str),
         "shards": ExecutionParameter(type=int),
         "source": ExecutionParameter(type=str),
     }
@@ -33,9 +33,8 @@ class ImageExampleGen(BaseBeamComponent):
 
     Where the source has no validation split, the twelfth of the examples for training with the smallest
     content hashes is `validation`; where it has no test split, the next sixth is `test`. What the examples
-    are is in custom properties of the artifact: height, width and channels (of the images that a network
-    reads), encoded (1 where an example holds a picture file of any size), class_names (JSON), num_classes,
-    fingerprint, source, skipped and `<split>_examples`.
+    are is in custom properties of the artifact: images (fields of features.ImageInput, as JSON), height and
+    width, class_names (JSON), num_classes, fingerprint, source, skipped and `<split>_examples`.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -49,7 +48,7 @@ class ImageExampleGen(BaseBeamComponent):
         shards: int | RuntimeParameter = 1,
         source: str | RuntimeParameter = "",
         options: str | RuntimeParameter = "",
-        shape: str | RuntimeParameter = "",
+        images: str | RuntimeParameter = "",
     ) -> None:
         """Declare the node.
 
@@ -60,8 +59,7 @@ class ImageExampleGen(BaseBeamComponent):
             shards: files per split.
             source: by its name in sources.NAMES; empty: by what is in the folder.
             options: fields of sources.Options, as JSON.
-            shape: height, width and channels of the images that a network reads, as JSON; empty: those of
-                the data.
+            images: fields of features.ImageInput, as JSON: what a network reads; empty: as the data are.
         """
         super().__init__(
             ImageExampleGenSpec(
@@ -71,7 +69,7 @@ class ImageExampleGen(BaseBeamComponent):
                 shards=shards,
                 source=source,
                 options=options,
-                shape=shape,
+                images=images,
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )

@@ -31,7 +31,7 @@ from components.image_example_gen.split import (
 )
 from components.image_example_gen.splitting import Splitting, splitting
 from trainer import features
-from trainer.features import ImageShape
+from trainer.features import ImageInput, ImageShape
 
 SKIPPED_FILE = "skipped.json"  # in the examples artifact: pictures that could not be read, and why
 _STAGING = ".unfinished"
@@ -75,10 +75,9 @@ class Executor(BaseBeamExecutor):
         data = source.inspect()
         _check_fingerprint(folder, data.fingerprint, exec_properties["fingerprint"])
         split = splitting(data.examples, folder)
-        shape = ImageShape(
-            *json.loads(exec_properties["shape"] or "null") or (*data.largest, data.channels)
-        )
-        reader = Reader(source, data, shape)
+        images = _images(exec_properties["images"], data)
+        reader = Reader(source, data, images.shape)
+        images = images._replace(encoded=reader.encoded)
 
         staging = str(PurePath(examples.uri) / _STAGING)
         folders = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
@@ -89,7 +88,7 @@ class Executor(BaseBeamExecutor):
         finally:
             if tf.io.gfile.exists(staging):
                 tf.io.gfile.rmtree(staging)
-        _describe(examples, data, shape, reader.encoded, split.sizes)
+        _describe(examples, data, images, split.sizes)
 
 
 def _check_fingerprint(folder: str, found: str, wanted: str) -> None:
@@ -100,17 +99,21 @@ def _check_fingerprint(folder: str, found: str, wanted: str) -> None:
         )
 
 
-def _describe(
-    examples: Artifact, data: DataSet, shape: ImageShape, encoded: bool, sizes: Mapping[str, int]
-) -> None:
+def _images(given: str, data: DataSet) -> ImageInput:
+    return (
+        ImageInput.of(json.loads(given)) if given else ImageInput(ImageShape(*data.largest, data.channels))
+    )
+
+
+def _describe(examples: Artifact, data: DataSet, images: ImageInput, sizes: Mapping[str, int]) -> None:
     """What the examples are, as custom properties of the artifact."""
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples.set_string_custom_property("fingerprint", data.fingerprint)
     examples.set_string_custom_property("source", data.source)
     examples.set_string_custom_property("class_names", json.dumps(data.class_names))
-    for name, value in shape._asdict().items():
-        examples.set_int_custom_property(name, value)
-    examples.set_int_custom_property("encoded", int(encoded))
+    examples.set_string_custom_property("images", json.dumps(images._asdict()))
+    examples.set_int_custom_property("height", images.shape.height)
+    examples.set_int_custom_property("width", images.shape.width)
     examples.set_int_custom_property("num_classes", data.num_classes)
     examples.set_int_custom_property("skipped", len(data.skipped))
     for split, size in sizes.items():

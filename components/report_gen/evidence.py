@@ -20,6 +20,7 @@ from components.shared import answers, examples, names
 from components.shared.answers import Mistake
 from components.shared.verdict import VERDICT_FILE, Verdict, from_json
 from trainer import features
+from trainer.features import ImageInput
 
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 STATISTICS_FILE = "FeatureStats.pb"  # StatisticsGen's name, one a split
@@ -35,6 +36,7 @@ class Data:
     Attributes:
         height: of an image, in pixels.
         width: in pixels.
+        class_names: by label.
         fingerprint: SHA-256 of the files' contents.
         examples: how many, by split.
         classes: how many of each class, by split: [C].
@@ -45,6 +47,7 @@ class Data:
 
     height: int
     width: int
+    class_names: tuple[str, ...]
     fingerprint: str
     examples: Mapping[str, int]
     classes: Mapping[str, tuple[int, ...]]
@@ -99,7 +102,7 @@ def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> 
         data=_data(one, len(verdict.confusion)),
         training=_json(one["model_run"], METRICS_FILE),
         verdict=verdict,
-        mistakes=_pictured(answers.read_mistakes(evaluation), examples.image_size(one["examples"])),
+        mistakes=_pictured(answers.read_mistakes(evaluation), examples.image_input(one["examples"])),
         blessed=model_utils.is_model_blessed(one["model_blessing"]),
         servable=bool(one["infra_blessing"].get_int_custom_property("blessed")),
         served=one["infra_blessing"].get_string_custom_property("reason"),
@@ -109,10 +112,10 @@ def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> 
     )
 
 
-def _pictured(mistakes: list[Mistake], size: tuple[int, int]) -> list[tuple[Mistake, NDArray[np.uint8]]]:
+def _pictured(mistakes: list[Mistake], given: ImageInput) -> list[tuple[Mistake, NDArray[np.uint8]]]:
     if not mistakes:
         return []
-    images, good = examples.decode(examples.parse([each.example for each in mistakes]).raw, size)
+    images, good = examples.decode(examples.parse([each.example for each in mistakes]).raw, given)
     return list(
         zip((each for each, is_good in zip(mistakes, good, strict=True) if is_good), images, strict=True)
     )
@@ -120,10 +123,11 @@ def _pictured(mistakes: list[Mistake], size: tuple[int, int]) -> list[tuple[Mist
 
 def _data(one: Mapping[str, Artifact], classes: int) -> Data:
     data = one["examples"]
-    size = examples.image_size(data)
+    given = examples.image_input(data)
     return Data(
-        height=size[0],
-        width=size[1],
+        height=given.shape.height,
+        width=given.shape.width,
+        class_names=tuple(examples.class_names(data)) or tuple(map(str, range(classes))),
         fingerprint=data.get_string_custom_property("fingerprint"),
         examples={split: data.get_int_custom_property(f"{split}_examples") for split in SPLITS},
         classes={split: class_counts(_statistics(one["statistics"], split), classes) for split in SPLITS},
@@ -132,18 +136,18 @@ def _data(one: Mapping[str, Artifact], classes: int) -> Data:
             for split in artifact_utils.decode_split_names(one["anomalies"].split_names)
         },
         gate=_json(one["data_blessing"], names.DATA_GATE_FILE),
-        samples={split: _samples(data, split, size, classes) for split in SPLITS},
+        samples={split: _samples(data, split, given, classes) for split in SPLITS},
     )
 
 
 def _samples(
-    artifact: Artifact, split: str, size: tuple[int, int], classes: int
+    artifact: Artifact, split: str, given: ImageInput, classes: int
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     """An example of each class: label and uint8 [H, W]; a class that the first ones lack is left out."""
     first = next(examples.read(examples.split_files(artifact, split), _SAMPLED), None)
     if first is None:
         return []
-    images, good = examples.decode(first.raw, size)
+    images, good = examples.decode(first.raw, given)
     labels = first.labels[good]
     return [
         (number, images[found[0]])

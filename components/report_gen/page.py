@@ -48,6 +48,7 @@ def render(e: Evidence, f: Findings) -> str:
         lead=lead(e),
         style=html.style(),
         sprite=sprite,
+        names=e.data.class_names,
         samples=samples,
         mistakes=mistakes,
         curves=training_curves(e.training["history"]),

@@ -15,12 +15,18 @@ from components.shared import classifier, examples
 from serving.client import Client, TransportName
 from serving.protocol.errors import Code, ServingError
 from trainer import features
+from trainer.features import ImageInput, ImageShape
 
 TOLERANCE = 1e-4  # of a probability
 LATENCY_QUANTILE = 0.95
 MAX_WARMUP_RECORDS = 1_000  # TF Serving's limit
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-SIGNATURES = (features.SIGNATURE_IMAGE_BYTES, features.SIGNATURE_PIXELS, features.SIGNATURE_EXAMPLES)
+SIGNATURES = (
+    features.SIGNATURE_IMAGE_BYTES,
+    features.SIGNATURE_PIXELS,
+    features.SIGNATURE_FLOATS,
+    features.SIGNATURE_EXAMPLES,
+)
 
 Inputs = Mapping[str, NDArray]  # of a signature, by name
 Outputs = Mapping[str, NDArray]
@@ -68,15 +74,20 @@ def requests(
     """The same images as each signature wants them.
 
     Args:
-        signatures: of the model; `pixels` tells the images' size.
+        signatures: of the model; `floats` tells the images' shape.
         records: serialized tf.Examples.
     """
-    _, height, width = signatures[features.SIGNATURE_PIXELS].inputs[0].shape
-    images, _ = examples.decode(examples.parse(records).raw, (height, width))
-    files = [tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images]
+    shape = ImageShape(*signatures[features.SIGNATURE_FLOATS].inputs[0].shape[1:])
+    stored = examples.parse(records).raw
+    encoded = any(len(image) != math.prod(shape) for image in stored)
+    # How a picture comes to the model's size does not matter here: both sides get the same.
+    images, _ = examples.decode(stored, ImageInput(shape, encoded, fit="stretch"))
+    whole = images.reshape(-1, *shape)
+    files = list(stored) if encoded else [tf.io.encode_png(image).numpy() for image in whole]
     return {
         features.SIGNATURE_IMAGE_BYTES: {features.IMAGE_BYTES: np.array(files, object)},
         features.SIGNATURE_PIXELS: {features.IMAGE: images},
+        features.SIGNATURE_FLOATS: {features.IMAGE: whole.astype(np.float32) / 255},
         features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(records, object)},
     }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -13,8 +16,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
-from trainer import features
+from trainer import features, pictures
+from trainer.features import ImageInput, ImageShape
 
+IMAGES, CLASS_NAMES = "images", "class_names"  # custom properties of an Examples artifact
 BATCH = 4096
 NO_LABEL = -1
 # Parsing must not stop at an example that lacks a feature: how many do is one of the facts.
@@ -61,9 +66,21 @@ def split_files(artifact: Artifact, split: str) -> list[str]:
     return found
 
 
-def image_size(artifact: Artifact) -> tuple[int, int]:
-    """Height and width of the images of an Examples artifact, in pixels."""
-    return artifact.get_int_custom_property("height"), artifact.get_int_custom_property("width")
+def image_input(artifact: Artifact) -> ImageInput:
+    """How the examples of an Examples artifact hold images, and what the network reads of them."""
+    given = artifact.get_string_custom_property(IMAGES)
+    if given:
+        return ImageInput.of(json.loads(given))
+    # Examples of before there were others than grey pixels.
+    return ImageInput(
+        ImageShape(artifact.get_int_custom_property("height"), artifact.get_int_custom_property("width"))
+    )
+
+
+def class_names(artifact: Artifact) -> list[str]:
+    """The names of the classes of an Examples artifact, by label."""
+    found: list[str] = json.loads(artifact.get_string_custom_property(CLASS_NAMES) or "[]")
+    return found
 
 
 def records(paths: Sequence[str], batch: int = BATCH) -> Iterator[tf.Tensor]:
@@ -90,15 +107,52 @@ def parse(serialized: tf.Tensor | Sequence[bytes]) -> Examples:
     )
 
 
-def decode(raw: NDArray[np.object_], size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The images from their stored bytes.
+def decode(raw: NDArray[np.object_], images: ImageInput) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The images that the network sees, from their stored bytes.
 
     Args:
         raw: bytes, [n].
-        size: height and width, in pixels.
+        images: how they are stored.
 
     Returns:
-        Images uint8 [k, H, W], those of the right size, and which of the n these are, bool [n].
+        Images uint8 [k, H, W], with colours [k, H, W, 3], those that can be decoded, and which of the n
+        these are, bool [n].
     """
-    good = np.fromiter((len(image) == size[0] * size[1] for image in raw), bool, len(raw))
-    return np.frombuffer(b"".join(raw[good]), np.uint8).reshape(-1, *size), good
+    shape = images.shape
+    if images.encoded:
+        pixels, good = _decode_files(raw, images)
+    else:
+        size = math.prod(shape)
+        good = np.fromiter((len(image) == size for image in raw), bool, len(raw))
+        pixels = np.frombuffer(b"".join(raw[good]), np.uint8).reshape(-1, *shape)
+    return pixels[..., 0] if shape.channels == 1 else pixels, good
+
+
+def _decode_files(
+    raw: NDArray[np.object_], images: ImageInput
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    decoder = _decoder(images)
+    good = np.ones(len(raw), bool)
+    try:
+        return decoder(tf.constant(raw.tolist(), tf.string)).numpy(), good
+    except tf.errors.InvalidArgumentError:
+        found = [np.empty((0, *images.shape), np.uint8)]
+        for number, one in enumerate(raw):
+            try:
+                found.append(decoder(tf.constant([one])).numpy())
+            except tf.errors.InvalidArgumentError:
+                good[number] = False
+        return np.concatenate(found), good
+
+
+@functools.cache
+def _decoder(images: ImageInput) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Transform's own graph for picture files: string [n] to uint8 [n, H, W, C]."""
+
+    def decode(content: tf.Tensor) -> tf.Tensor:
+        return pictures.decode_files(content, images.shape, images.fit)
+
+    traced: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        decode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
+    return traced

@@ -76,11 +76,13 @@ def image_facts(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     """The facts of each image, every one between 0 and 1.
 
     Args:
-        images: uint8 [n, H, W].
+        images: uint8 [n, H, W]; with colours [n, H, W, C], of which the mean counts.
 
     Returns:
         By name, float32 [n]. The centre of mass of a blank image is the middle.
     """
+    if images.ndim == 4:
+        images = images.mean(axis=3, dtype=np.float32)
     count, height, width = images.shape
     flat = images.reshape(count, height * width)
     rows = np.repeat((np.arange(height, dtype=np.float32) + 0.5) / height, width)

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from pipeline import product
+from pipeline import product, resolve
 from pipeline.cli.console import download_bar
-from pipeline.datasets import catalogue
+from pipeline.config import PipelineConfig, with_settings
+from pipeline.datasets import catalogue, description
 
 
 @click.group()
@@ -32,6 +33,30 @@ def fetch(dataset: str, dest: Path) -> None:
     """Fetch a data set and verify it; does nothing when it is there already."""
     folder = fetch_with_bar(dataset, dest)
     click.echo(f"{dataset}: verified, in {folder}")
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting that says how the data are read, such as data.size=64x64; repeatable.",
+)
+def check(folder: Path, settings: tuple[str, ...]) -> None:
+    """Say what is in a folder of images, as a run would read it, and how to train on it.
+
+    Exit code: 0 it can be trained on, 2 it cannot, and why.
+    """
+    config = with_settings(PipelineConfig(), settings).data
+    found = resolve.inspect(config, folder)
+    console = Console(highlight=False, soft_wrap=True)
+    for line in description.lines(found, folder):
+        console.print(line, markup=False)
+    implied = resolve.facts(config, found)
+    console.print(f"reads  {implied['shape']}", markup=False)
+    console.print(description.command(folder, settings), markup=False)
 
 
 def fetch_with_bar(dataset: str, dest: Path) -> Path:

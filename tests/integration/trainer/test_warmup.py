@@ -9,7 +9,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.training_data import Dataset
 from trainer import warmup
-from trainer.features import DEFAULT_IMAGE_SHAPE
+from trainer.features import DEFAULT_IMAGE_SHAPE, ImageInput
 from trainer.train import run_fn
 
 
@@ -40,7 +40,7 @@ def test_training_leaves_requests_that_the_model_answers(stripes: Dataset, tmp_p
 
 def test_the_same_model_gets_the_same_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        warmup.write(str(tmp_path / name), DEFAULT_IMAGE_SHAPE)
+        warmup.write(str(tmp_path / name), ImageInput(DEFAULT_IMAGE_SHAPE))
     assert (tmp_path / "one" / warmup.WARMUP_FILE).read_bytes() == (
         tmp_path / "two" / warmup.WARMUP_FILE
     ).read_bytes()

@@ -27,6 +27,7 @@ from components.shared.dataset_facts import DatasetFacts
 from components.shared.verdict import Verdict
 from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
 from trainer import features
+from trainer.features import ImageInput, ImageShape
 
 GATES = GatesConfig(accuracy=0.5, class_accuracy=0.0, calibration_error=1.0, robustness_examples=50)
 
@@ -128,5 +129,5 @@ def facts_of(
     """The facts of examples in folders, as DataGate finds them."""
     with tempfile.TemporaryDirectory() as folder:
         with beam.Pipeline(options=PipelineOptions(list(LOCAL_BEAM_ARGS))) as pipeline:
-            handover.give(survey.run(pipeline, folders, size, num_classes), folder)
+            handover.give(survey.run(pipeline, folders, ImageInput(ImageShape(*size)), num_classes), folder)
         return survey.dataset_facts(handover.take(folder), dataset, fingerprint)

@@ -47,7 +47,7 @@ def test_the_signatures_are_written_with_the_model_that_they_are_of(tmp_path: Pa
     alone, together = traced(lambda x: tf.reduce_mean(x, [1, 2])), traced(lambda x: x / tf.reduce_sum(x))
     shape = features.ImageShape(4, 4, 1)
     for function, expected in ((alone, [features.SIGNATURE_PIXELS]), (together, [])):
-        independence.write(str(tmp_path), {features.SIGNATURE_PIXELS: function}, shape)
+        independence.write(str(tmp_path), {features.SIGNATURE_PIXELS: function}, features.ImageInput(shape))
         document = json.loads((tmp_path / independence.FILE).read_text())
         assert document == {
             "saved_model_sha256": hashlib.sha256(b"a model").hexdigest(),

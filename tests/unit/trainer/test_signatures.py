@@ -52,7 +52,8 @@ def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Traine
     shape = features.DEFAULT_IMAGE_SHAPE
     exact = UserFunctions().in_float32(model, params, shape, 10, RunConfig())
     folder = tmp_path_factory.mktemp("model")
-    export(str(folder), exact, shape, digits.transform)
+    names = [f"digit {label}" for label in range(10)]
+    export(str(folder), exact, features.ImageInput(shape, fit="exact"), names, digits.transform)
     return Trained(model, folder, tf.saved_model.load(str(folder)))
 
 
@@ -65,12 +66,13 @@ def scaled(digits: Dataset) -> dict[str, np.ndarray]:
     return {features.IMAGE: digits.images[..., np.newaxis].astype(np.float32) / 255}
 
 
-def test_there_are_four_with_these_inputs_and_outputs(signatures: dict[str, Any]) -> None:
+def test_there_are_five_with_these_inputs_and_outputs(signatures: dict[str, Any]) -> None:
     inputs = {name: function.structured_input_signature[1] for name, function in signatures.items()}
 
     assert inputs == {
         "serving_default": {"image_bytes": tf.TensorSpec([None], tf.string, "image_bytes")},
         "pixels": {"image": tf.TensorSpec([None, 28, 28], tf.uint8, "image")},
+        "floats": {"image": tf.TensorSpec([None, 28, 28, 1], tf.float32, "image")},
         "examples": {"examples": tf.TensorSpec([None], tf.string, "examples")},
         "classify": {"inputs": tf.TensorSpec([None], tf.string, "inputs")},
     }
@@ -81,6 +83,7 @@ def test_there_are_four_with_these_inputs_and_outputs(signatures: dict[str, Any]
             continue
         assert outputs == {
             "classes": (tf.int64, [None]),
+            "label": (tf.string, [None]),
             "probabilities": (tf.float32, [None, 10]),
             "logits": (tf.float32, [None, 10]),
         }
@@ -106,10 +109,13 @@ def test_they_agree_with_each_other(digits: Dataset, signatures: dict[str, Any])
     from_files = signatures["serving_default"](tf.constant([encoded(image) for image in images]))
     from_pixels = signatures["pixels"](tf.constant(images))
     from_examples = signatures["examples"](tf.constant(serialized))
+    from_floats = signatures["floats"](tf.constant(scaled(digits)[features.IMAGE][:50]))
 
     for name, value in from_files.items():
         np.testing.assert_array_equal(value, from_pixels[name], err_msg=name)
         np.testing.assert_array_equal(value, from_examples[name], err_msg=name)
+        np.testing.assert_array_equal(value, from_floats[name], err_msg=name)
+    assert from_files["label"].numpy().tolist() == [b"digit %d" % n for n in from_files["classes"].numpy()]
     assert np.mean(from_files["classes"] == labels) > 0.9
 
 
@@ -152,14 +158,16 @@ def test_colour_and_jpeg_files_are_read(digits: Dataset, signatures: dict[str, A
     assert len(set(classes.tolist())) == 1
 
 
-@pytest.mark.parametrize("name", ["serving_default", "pixels", "examples"])
+@pytest.mark.parametrize("name", ["serving_default", "pixels", "floats", "examples"])
 def test_no_input_gives_no_output(signatures: dict[str, Any], name: str) -> None:
-    empty = tf.zeros([0, 28, 28], tf.uint8) if name == "pixels" else tf.constant([], tf.string)
+    arrays = {"pixels": tf.zeros([0, 28, 28], tf.uint8), "floats": tf.zeros([0, 28, 28, 1])}
+    empty = arrays.get(name, tf.constant([], tf.string))
 
     outputs = signatures[name](empty)
 
     assert {key: tuple(value.shape) for key, value in outputs.items()} == {
         "classes": (0,),
+        "label": (0,),
         "probabilities": (0, 10),
         "logits": (0, 10),
     }
@@ -183,6 +191,9 @@ GOOD = encoded(np.zeros((28, 28), np.uint8))
         ("pixels", np.zeros((1, 28, 28, 1), np.uint8), None),
         ("pixels", np.zeros((1, 784), np.uint8), None),
         ("pixels", np.zeros((1, 28, 28), np.float32), None),
+        ("floats", np.zeros((1, 28, 28), np.float32), None),
+        ("floats", np.full((1, 28, 28, 1), 255, np.float32), "values must be 0 … 1 .bytes divided by 255"),
+        ("floats", np.full((1, 28, 28, 1), np.nan, np.float32), "values must be 0 … 1"),
         ("examples", [example(bytes(783), 1)], "28 x 28 pixels, 784 bytes"),
         ("examples", [b"garbage"], None),
         ("examples", [b""], None),

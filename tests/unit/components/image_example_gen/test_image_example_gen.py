@@ -49,7 +49,7 @@ def generate(data: Path, out: Path, **properties: Any) -> standard_artifacts.Exa
         "shards": 2,
         "source": "",
         "options": "",
-        "shape": "",
+        "images": "",
         **properties,
     }
     Executor(context).Do({"dataset": [dataset]}, {"examples": [examples]}, given)
@@ -252,7 +252,9 @@ def test_folders_of_photos_stay_files_and_say_where_they_come_from(tmp_path: Pat
     data = datasets.class_folders(tmp_path / "data", per_class=8, splits=())
     (data / "cat/1.jpg").write_bytes(b"broken")
     options = json.dumps({"bad_images": "skip", "max_bad": 0.1})
-    examples = generate(data, tmp_path / "examples", shape="[16, 24, 3]", options=options)
+    examples = generate(
+        data, tmp_path / "examples", images=json.dumps({"shape": [16, 24, 3]}), options=options
+    )
     sizes = {split: examples.get_int_custom_property(f"{split}_examples") for split in SPLITS}
     assert sizes == {"train": 19, "validation": 1, "test": 3}
     found = []
@@ -269,17 +271,13 @@ def test_folders_of_photos_stay_files_and_say_where_they_come_from(tmp_path: Pat
     assert len(found) == len(set(found))
     skipped = json.loads(Path(examples.uri, "skipped.json").read_text())
     assert list(skipped) == ["cat/1.jpg"]
-    assert [examples.get_int_custom_property(n) for n in ("height", "width", "channels", "encoded")] == [
-        16,
-        24,
-        3,
-        1,
-    ]
+    images = json.loads(examples.get_string_custom_property("images"))
+    assert images == {"shape": [16, 24, 3], "encoded": True, "fit": "crop"}
     assert json.loads(examples.get_string_custom_property("class_names")) == list(datasets.CLASSES)
 
 
 def test_pixels_of_another_size_become_files(tiny_mnist_dir: Path, tmp_path: Path) -> None:
-    examples = generate(tiny_mnist_dir, tmp_path / "examples", shape="[32, 32, 1]")
+    examples = generate(tiny_mnist_dir, tmp_path / "examples", images=json.dumps({"shape": [32, 32, 1]}))
     digits = {image.tobytes() for image in read(tiny_mnist_dir)["t10k"][0]}
     for content, _ in contents(examples, "test"):
         assert tf.io.decode_png(content).numpy().tobytes() in digits

@@ -28,13 +28,13 @@ from components.shared import classifier, names
 from serving.client import Client
 from serving.protocol.errors import Code, ServingError
 from trainer import features, warmup
-from trainer.features import ImageShape
+from trainer.features import ImageInput, ImageShape
 
 CLASSES = 10
 
 
 class Candidate(tf.Module):
-    """A network of one layer with the three signatures; each can be made to fail in its own way."""
+    """A network of one layer with the signatures; each can be made to fail in its own way."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__()
@@ -52,6 +52,9 @@ class Candidate(tf.Module):
 
     def _pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._answer(image)
+
+    def _floats(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answer(tf.cast(tf.round(image * 255), tf.uint8))
 
     def _files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         decode = tf.io.decode_bmp if self._fault == "wrong decoder" else tf.io.decode_png
@@ -72,6 +75,10 @@ class Candidate(tf.Module):
                 self._files,
                 tf.TensorSpec(**strings, name=features.IMAGE_BYTES),
             ),
+            features.SIGNATURE_FLOATS: (
+                self._floats,
+                tf.TensorSpec([None, 28, 28, 1], tf.float32, features.IMAGE),
+            ),
             features.SIGNATURE_EXAMPLES: (self._examples, tf.TensorSpec(**strings, name=features.EXAMPLES)),
         }
         if self._fault == "no pixels":
@@ -84,7 +91,7 @@ class Candidate(tf.Module):
                 for name, (function, spec) in specs.items()
             },
         )
-        warmup.write(str(folder), ImageShape(28, 28))
+        warmup.write(str(folder), ImageInput(ImageShape(28, 28)))
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +190,7 @@ def test_a_good_model_is_blessed_and_pushed(
     assert blessing.get_int_custom_property("blessed") == 1
     assert (Path(blessing.uri) / executor.BLESSED_FILE).exists()
     assert report["examples"] == 20
-    assert report["warmup_requests"] == 6
+    assert report["warmup_requests"] == 8
     assert set(report["latency_ms"]) == {"rest", "grpc"}
     assert all(0 < taken < 5_000 for taken in report["latency_ms"].values())
     assert is_pushed(tmp_path, blessing)
@@ -193,7 +200,7 @@ def test_a_good_model_is_blessed_and_pushed(
     ("fault", "why"),
     [
         ("wrong decoder", "signature serving_default fails: .*image"),
-        ("no pixels", "signature pixels is missing; there are examples, serving_default"),
+        ("no pixels", "signature pixels is missing; there are examples, floats, serving_default"),
         ("no probabilities", "has no output probabilities"),
         ("random", "differs by .* from the model's own|classes are not the model's"),
     ],
@@ -211,7 +218,7 @@ def test_a_model_that_fails_its_own_warmup_is_refused(
     validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
 ) -> None:
     Candidate().save(model_dir(tmp_path))
-    warmup.write(str(model_dir(tmp_path)), ImageShape(27, 28))
+    warmup.write(str(model_dir(tmp_path)), ImageInput(ImageShape(27, 28)))
     assert "the server cannot load the model" in reason(validate())
 
 

@@ -1,0 +1,81 @@
+"""What clients send, to what Transform's graph reads: the bytes of an example's image.
+
+So that every request takes the way that the training examples took, whatever it brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from trainer import features, pictures
+from trainer.features import ImageInput
+
+
+class ServingInputs(tf.Module):
+    """The inputs of the signatures, each to string [N]; every one is checked before the network sees it."""
+
+    def __init__(self, images: ImageInput) -> None:
+        """Prepare for a model that reads such images."""
+        super().__init__(name="serving_inputs")
+        self.images = images
+        shape = images.shape
+        blank = tf.zeros(shape, tf.uint8)
+        self.blank: bytes = (
+            tf.io.encode_png(blank).numpy() if images.encoded else bytes(tf.size(blank).numpy())
+        )
+
+    def specs(self) -> Mapping[str, tf.TensorSpec]:
+        """The inputs of `files`, `pixels` and `floats`, by the name of the signature."""
+        height, width, channels = self.images.shape
+        # Grey pixels come without channels, as MNIST's always have.
+        pixels = [None, height, width] if channels == 1 else [None, height, width, channels]
+        floats = [None, height, width, channels]
+        return {
+            features.SIGNATURE_IMAGE_BYTES: tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES),
+            features.SIGNATURE_PIXELS: tf.TensorSpec(pixels, tf.uint8, name=features.IMAGE),
+            features.SIGNATURE_FLOATS: tf.TensorSpec(floats, tf.float32, name=features.IMAGE),
+        }
+
+    def from_files(self, files: tf.Tensor) -> tf.Tensor:
+        """Picture files, string [N]."""
+        files = tf.ensure_shape(files, [None])
+        if self.images.encoded:
+            return files
+        return _joined(pictures.decode_files(files, self.images.shape, self.images.fit))
+
+    def from_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
+        """uint8 [N, H, W] or [N, H, W, C], of the model's size."""
+        pixels = tf.ensure_shape(pixels, self.specs()[features.SIGNATURE_PIXELS].shape)
+        return self._stored(tf.reshape(pixels, [-1, *self.images.shape]))
+
+    def from_floats(self, floats: tf.Tensor) -> tf.Tensor:
+        """float32 [N, H, W, C] in [0, 1], to the nearest of 256 levels: a byte is that byte again."""
+        floats = tf.ensure_shape(floats, [None, *self.images.shape])
+        inside = tf.reduce_all((floats >= 0) & (floats <= 1))  # NaN is not
+        check = tf.debugging.Assert(
+            inside,
+            ["values must be 0 … 1 (bytes divided by 255), but they are", tf.reduce_min(floats), "to",
+             tf.reduce_max(floats)],
+        )  # fmt: skip
+        with tf.control_dependencies([check] if check is not None else []):
+            return self._stored(tf.cast(tf.round(floats * 255), tf.uint8))
+
+    def _stored(self, pixels: tf.Tensor) -> tf.Tensor:
+        """uint8 [N, H, W, C] as examples hold them."""
+        if not self.images.encoded:
+            return _joined(pixels)
+        return tf.map_fn(
+            lambda image: tf.io.encode_png(image, compression=1),
+            pixels,
+            fn_output_signature=tf.TensorSpec([], tf.string),
+        )
+
+
+def _joined(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 [N, H, W, C] to string [N]: the raw bytes."""
+    # TensorFlow has no inverse of decode_raw: look the bytes up and join them.
+    table = tf.constant([bytes([value]) for value in range(256)])
+    flat = tf.reshape(pixels, [tf.shape(pixels)[0], pixels.shape[1:].num_elements()])
+    return tf.strings.reduce_join(tf.gather(table, tf.cast(flat, tf.int32)), axis=1)
