@@ -1,29 +1,29 @@
-"""The model server against bare calls of the same model: requests/s and latency, by REST and gRPC.
+"""The model server under load: CPU of its process for a request, requests/s and latency, by REST and gRPC.
 
-`python -m bench.serving` measures, in one run on this machine: the model called in a loop without any
-server (a concrete function, arrays in, arrays out), then the server with 1 and 8 clients, batches of 1 and
-32, both transports. Clients are processes of their own that send a prepared request again and again and
-wait for each answer; they share the machine's cores with the server. `--endure SECONDS` adds a load test at
-80 % of the most that eight clients got, during which the version changes again and again: failed requests
-and the growth of the server's memory are counted.
+`python -m bench.serving` starts a server on a model that costs nearly nothing (x / 2 + 2), so that what is
+measured is the server, and loads it with `wrk` (REST) and `h2load` (gRPC; Debian's packages wrk and
+nghttp2-client), which take less of the machine than clients in Python would. A bare call of the same model
+in a loop is measured beside it. CPU comes from /proc/PID/stat: it is the figure that
+holds on a machine that does other things too. `--against FOLDER` measures another checkout in turns with
+this one; `--model-dir` takes another model; `--endure SECONDS` is a load test of gRPC at 80 % of the most,
+during which the version changes again and again: failed requests and the server's memory are counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import itertools
 import json
-import multiprocessing
 import os
+import re
 import shutil
-import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,195 +32,204 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-SIGNATURE = "pixels"
-MODEL = "mnist"
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
+MODEL = "model"
+CALL = "/tensorflow.serving.PredictionService/Predict"
+MIN_ANSWER_BYTES = 20  # a tensor with its model's name
+WARM_UP_S = 2.0
 WARM_UP_CALLS = 30
 LOAD_SHARE = 0.8  # of the most that the server can do, in the load test
 CHANGE_EVERY_S = 20.0
+UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+HERE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a group of clients does."""
+class Server:
+    """A server that runs."""
 
-    transport: str  # REST or gRPC
-    port: int
-    request: bytes
-    clients: int
-    seconds: float
-    rate: float | None = None  # requests/s of all clients together; as fast as it goes when None
+    rest_port: int
+    grpc_port: int
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Of the process, since it began."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self) -> float:
+        """Memory of the process."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it."""
+    """What came of a load."""
 
-    latencies_s: list[float]
+    requests: int
     seconds: float
-    failures: list[str]
-
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return len(self.latencies_s) / self.seconds
-
-    def quantile_ms(self, share: float) -> float:
-        """A quantile of the latency."""
-        ordered = sorted(self.latencies_s)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] * 1e3
+    p50_ms: float
+    p99_ms: float
+    failures: int
 
 
-def rest_caller(load: Load) -> Callable[[], None]:
-    """One connection, kept open; a call raises when the answer is no 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", load.port, timeout=60)
-    connection.connect()
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+@dataclass(frozen=True)
+class Requests:
+    """A Predict request in each protocol, in files for the load generators."""
 
-    def call() -> None:
-        connection.request("POST", f"/v1/models/{MODEL}:predict", load.request)
-        response = connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            raise RuntimeError(content.decode("utf-8", "replace"))
-
-    return call
+    rest: Path  # a script for wrk
+    grpc: Path  # a body for h2load: gRPC's five bytes, and the message
 
 
-def grpc_caller(load: Load) -> Callable[[], None]:
-    """One channel of its own."""
-    import grpc
-
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    channel = grpc.insecure_channel(f"127.0.0.1:{load.port}", options)
-    predict = channel.unary_unary(PREDICT)
-    return lambda: predict(load.request, timeout=60)
-
-
-def run_client(load: Load, start: threading.Barrier, queue: multiprocessing.Queue) -> None:
-    """One client, in a process of its own."""
-    call = rest_caller(load) if load.transport == "REST" else grpc_caller(load)
-    for _ in range(WARM_UP_CALLS):
-        call()
-    latencies, failures = [], []
-    start.wait()
-    began = time.perf_counter()
-    for number in itertools.count():
-        if load.rate is not None:
-            due = began + number * load.clients / load.rate
-            time.sleep(max(due - time.perf_counter(), 0))
-        before = time.perf_counter()
-        if before - began > load.seconds:
-            break
-        try:
-            call()
-        except Exception as error:
-            failures.append(f"{type(error).__name__}: {error}"[:500])
-            call = rest_caller(load) if load.transport == "REST" else grpc_caller(load)
-        latencies.append(time.perf_counter() - before)
-    queue.put((latencies, failures))
-
-
-def run_load(load: Load) -> Measured:
-    """All clients of a load at once."""
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(load.clients)
-    queue = context.Queue()
-    clients = [
-        context.Process(target=run_client, args=(load, start, queue), daemon=True)
-        for _ in range(load.clients)
-    ]
-    for client in clients:
-        client.start()
-    latencies, failures = [], []
-    for _ in clients:
-        some, bad = queue.get(timeout=load.seconds + 120)
-        latencies += some
-        failures += bad
-    for client in clients:
-        client.join()
-    return Measured(latencies, load.seconds, failures)
-
-
-def bare_rates(folder: Path, batches: list[int], seconds: float) -> dict[int, float]:
-    """Calls a second of the model's function alone, by batch size; measured in a process of its own."""
-    words = [sys.executable, "-m", "bench.serving", "--bare", str(folder), "--seconds", str(seconds)]
-    words += ["--batches", *map(str, batches)]
-    output = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {int(batch): rate for batch, rate in json.loads(output.splitlines()[-1]).items()}
-
-
-def measure_bare(folder: Path, batches: list[int], seconds: float) -> dict[int, float]:
-    """The same, in this process."""
-    import tensorflow as tf
-
-    function = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
-    rates = {}
-    for batch in batches:
-        images = digits(folder, batch)
-        calls, began = -WARM_UP_CALLS, time.perf_counter()
-        while True:
-            if calls == 0:
-                began = time.perf_counter()
-            outputs = {name: value.numpy() for name, value in function(image=tf.constant(images)).items()}
-            assert len(outputs["classes"]) == batch
-            calls += 1
-            if calls > 0 and time.perf_counter() - began > seconds:
-                break
-        rates[batch] = calls / (time.perf_counter() - began)
-    return rates
-
-
-def digits(folder: Path, count: int) -> np.ndarray:
-    """uint8 [count, height, width]: noise, which costs a network as much as digits do."""
-    import numpy as np
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    shape = saved.meta_graphs[0].signature_def[SIGNATURE].inputs["image"].tensor_shape
-    size = [dim.size for dim in shape.dim][1:]
-    return np.random.default_rng(0).integers(0, 256, (count, *size), np.uint8)
-
-
-def prepared_request(transport: str, images: np.ndarray) -> bytes:
-    """A Predict request for the images, ready to send."""
+def write_requests(folder: Path, signature: str, alias: str, values: np.ndarray) -> Requests:
+    """Write a request for values."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
-    if transport == "REST":
-        return json.dumps({"signature_name": SIGNATURE, "instances": images.tolist()}).encode()
+    requests = Requests(folder / "request.lua", folder / "request.bin")
+    document = {"signature_name": signature, "inputs": {alias: values.tolist()}}
+    body = json.dumps(document).replace("'", "\\'")
+    requests.rest.write_text(
+        f"wrk.method = 'POST'\nwrk.path = '/v1/models/{MODEL}:predict'\nwrk.body = '{body}'\n"
+    )
     request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = MODEL, SIGNATURE
-    request.inputs["image"].CopyFrom(tf.make_tensor_proto(images))
-    return request.SerializeToString()
+    request.model_spec.name, request.model_spec.signature_name = MODEL, signature
+    request.inputs[alias].CopyFrom(tf.make_tensor_proto(values))
+    message = request.SerializeToString()
+    requests.grpc.write_bytes(struct.pack(">BI", 0, len(message)) + message)
+    return requests
+
+
+def load_rest(server: Server, requests: Requests, clients: int, seconds: float) -> Measured:
+    """As many connections as clients, each with one request at a time."""
+    words = ["wrk", "-t", "1", "-c", str(clients), "-d", f"{seconds:.0f}s", "--latency", "--timeout", "60s"]
+    words += ["-s", str(requests.rest), f"http://127.0.0.1:{server.rest_port}"]
+    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    count, took = re.findall(r"(\d+) requests in ([\d.]+)s", output)[0]
+    quantiles = {
+        share: float(value) * UNITS_MS[unit]
+        for share, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", output)
+    }
+    bad = [int(number) for number in re.findall(r"(?:Non-2xx or 3xx responses: |timeout )(\d+)", output)]
+    return Measured(int(count), float(took), quantiles["50"], quantiles["99"], sum(bad))
+
+
+def load_grpc(
+    server: Server, requests: Requests, clients: int, seconds: float, rate: float | None = None
+) -> Measured:
+    """As many connections as clients, each with one call at a time."""
+    with tempfile.NamedTemporaryFile() as log:
+        words = ["h2load", "-t", "1", "-c", str(clients), "-m", "1", "-D", f"{seconds:.0f}"]
+        words += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(requests.grpc)]
+        words += ["--rps", f"{rate / clients:.0f}"] if rate else []
+        words += ["--log-file", log.name, f"http://127.0.0.1:{server.grpc_port}{CALL}"]
+        output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        lines = [line.split() for line in log.read().decode().splitlines()]
+    # Of each: start, HTTP status, microseconds. A gRPC error is a status 200 without a message.
+    times_ms = sorted(int(line[2]) / 1e3 for line in lines)
+    p50, p99 = (times_ms[int(share * (len(times_ms) - 1))] for share in (0.5, 0.99))
+    data = int(re.findall(r"\((\d+)\) data", output)[0])
+    failed = [line for line in lines if line[1] != "200"]
+    if not failed and data < len(lines) * MIN_ANSWER_BYTES:
+        failed = lines
+    return Measured(len(times_ms), seconds, p50, p99, len(failed))
+
+
+LOADS = {"REST": load_rest, "gRPC": load_grpc}
 
 
 @contextmanager
-def server(folder: Path, scratch: Path) -> Iterator[tuple[int, int, int]]:
-    """The server on a folder of versions: REST port, gRPC port, process id."""
-    ready = scratch / "ready.json"
+def served(code: Path, folder: Path, scratch: Path) -> Iterator[Server]:
+    """The server of a checkout on a folder of versions."""
+    ready = scratch / f"ready-{time.monotonic_ns()}.json"
     words = [sys.executable, "-m", "serving", "--model-dir", str(folder), "--model-name", MODEL, "--quiet"]
     words += ["--rest-port", "0", "--port", "0", "--ready-file", str(ready)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=code)
     try:
         while not ready.exists():
             if process.poll() is not None:
-                raise SystemExit("the server ended before it was ready")
+                raise SystemExit(f"the server of {code} ended before it was ready")
             time.sleep(0.05)
         ports = json.loads(ready.read_text())
-        yield ports["rest_port"], ports["grpc_port"], process.pid
+        yield Server(ports["rest_port"], ports["grpc_port"], process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def resident_mb(pid: int) -> float:
-    """Memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def write_model(folder: Path) -> Path:
+    """A version of x / 2 + 2, float32 [N] -> [N]."""
+    import tensorflow as tf
+
+    class HalfPlusTwo(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x / 2 + 2}
+
+    module = HalfPlusTwo()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict})
+    return folder
 
 
-def endure(load: Load, version: Path, folder: Path, pid: int) -> None:
+def example_input(version: Path, signature: str, batch: int) -> tuple[str, np.ndarray]:
+    """An input's alias and values for it: noise, which costs a network as much as pictures do."""
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    (alias, tensor), *others = saved.meta_graphs[0].signature_def[signature].inputs.items()
+    if others:
+        raise SystemExit(f"{version}: the signature {signature} has more than one input")
+    shape = [batch, *(max(dim.size, 1) for dim in tensor.tensor_shape.dim[1:])]
+    noise = np.random.default_rng(0).integers(0, 256, shape)
+    return alias, noise.astype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype)
+
+
+def bare_ms(version: Path, signature: str, alias: str, values: np.ndarray, seconds: float) -> float:
+    """CPU of a bare call of the model's function, arrays in and arrays out, in milliseconds."""
+    import tensorflow as tf
+
+    function = tf.saved_model.load(str(version)).signatures[signature]
+    began, calls, ends_at = 0.0, -WARM_UP_CALLS, time.perf_counter() + seconds
+    while calls <= 0 or time.perf_counter() < ends_at:
+        if calls == 0:
+            began = time.process_time()
+        for output in function(**{alias: tf.constant(values)}).values():
+            output.numpy()
+        calls += 1
+    return (time.process_time() - began) / calls * 1e3
+
+
+def measure(options: argparse.Namespace, version: Path, folder: Path, scratch: Path) -> None:
+    """Each load on each checkout, in turns; prints a line each."""
+    alias, values = example_input(version, options.signature, options.batch)
+    requests = write_requests(scratch, options.signature, alias, values)
+    codes = [HERE, *([options.against.absolute()] if options.against else [])]
+    print(
+        f"{'':14}"
+        + "".join(f"{name:>12}" for name in ("clients", "requests/s", "CPU ms", "p50 ms", "p99 ms"))
+    )
+    for _ in range(options.rounds):
+        for code in codes:
+            with served(code, folder, scratch) as server:
+                for transport, clients in itertools.product(options.transports, options.clients):
+                    load = LOADS[transport]
+                    load(server, requests, clients, WARM_UP_S)
+                    before = server.cpu_s()
+                    measured = load(server, requests, clients, options.seconds)
+                    cpu_ms = (server.cpu_s() - before) / measured.requests * 1e3
+                    if measured.failures:
+                        raise SystemExit(f"{measured.failures} requests failed")
+                    print(
+                        f"{code.name[:8]:9}{transport:5}{clients:12}"
+                        f"{measured.requests / measured.seconds:12.0f}{cpu_ms:12.3f}"
+                        f"{measured.p50_ms:12.2f}{measured.p99_ms:12.2f}",
+                        flush=True,
+                    )
+
+
+def endure(server: Server, requests: Requests, version: Path, folder: Path, seconds: float) -> None:
     """The load test: steady load while the version changes, and what became of requests and memory."""
     done = threading.Event()
     memory: list[float] = []
@@ -229,84 +238,69 @@ def endure(load: Load, version: Path, folder: Path, pid: int) -> None:
         for number in itertools.count(2):
             if done.wait(CHANGE_EVERY_S):
                 return
-            memory.append(resident_mb(pid))
+            memory.append(server.resident_mb())
             draft = shutil.copytree(version, folder.parent / "draft")
             draft.rename(folder / str(number))
             if number > 3:
                 shutil.rmtree(folder / str(number - 2))
 
+    most = load_grpc(server, requests, 8, 5.0)
     changer = threading.Thread(target=change)
     changer.start()
-    measured = run_load(load)
+    rate = most.requests / most.seconds * LOAD_SHARE
+    measured = load_grpc(server, requests, 8, seconds, rate)
     done.set()
     changer.join()
     print(
-        f"\n{load.seconds:.0f} s of {load.transport} at {measured.rate:.0f} requests/s"
-        f" with {len(memory)} changes"
-        f" of version: {len(measured.failures)} failed requests of {len(measured.latencies_s)},"
-        f" p50 {measured.quantile_ms(0.5):.1f} ms, p99 {measured.quantile_ms(0.99):.1f} ms,"
-        f" slowest {measured.quantile_ms(1):.0f} ms"
+        f"{measured.seconds:.0f} s of gRPC at {measured.requests / measured.seconds:.0f} requests/s with"
+        f" {len(memory)} changes of version: {measured.failures} failed requests of {measured.requests},"
+        f" p50 {measured.p50_ms:.1f} ms, p99 {measured.p99_ms:.1f} ms"
     )
-    if memory:
-        print(f"server's memory in MB: {' '.join(f'{each:.0f}' for each in memory)}")
-    for failure in sorted(set(measured.failures)):
-        print(f"failed: {failure}")
+    print(f"server's memory in MB: {' '.join(f'{each:.0f}' for each in memory)}")
 
 
 def newest(folder: Path) -> Path:
     """The newest version in a folder."""
     versions = [each for each in folder.iterdir() if each.name.isdigit()] if folder.is_dir() else []
     if not versions:
-        raise SystemExit(f"{folder}: no model; make run makes one")
+        raise SystemExit(f"{folder}: no version of a model")
     return max(versions, key=lambda each: int(each.name))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model-dir", type=Path, default=Path("var/serving/mnist"))
+    parser.add_argument("--model-dir", type=Path, help="versions of another model")
+    parser.add_argument("--signature", default="serving_default")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--transports", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--against", type=Path, metavar="FOLDER", help="another checkout, measured in turns"
+    )
     parser.add_argument("--endure", type=float, default=0.0, metavar="SECONDS", help="of the load test")
-    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if options.bare:
-        print(json.dumps(measure_bare(options.bare, options.batches, options.seconds)))
-        return
-    version = newest(options.model_dir)
-    bare = bare_rates(version, options.batches, options.seconds)
-    for batch, rate in bare.items():
-        print(f"bare calls, batch {batch}: {rate:.0f}/s")
-    columns = ("clients", "batch", "requests/s", "of bare", "p50 ms", "p99 ms")
-    print("\n      " + "".join(f"{column:>11}" for column in columns))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / MODEL
-        shutil.copytree(version, folder / "1")
-        with server(folder, Path(scratch)) as (rest_port, grpc_port, pid):
-            most = None
-            for transport, port in (("gRPC", grpc_port), ("REST", rest_port)):
-                for batch, clients in itertools.product(options.batches, options.clients):
-                    request = prepared_request(transport, digits(version, batch))
-                    load = Load(transport, port, request, clients, options.seconds)
-                    measured = run_load(load)
-                    if measured.failures:
-                        raise SystemExit(
-                            f"{len(measured.failures)} requests failed: {measured.failures[0]}"
-                        )
-                    ratio = measured.rate / bare[batch]
-                    latencies = "".join(f"{measured.quantile_ms(share):11.2f}" for share in (0.5, 0.99))
-                    print(
-                        f"{transport:6}{clients:11}{batch:11}{measured.rate:11.0f}{ratio:11.2f}{latencies}",
-                        flush=True,
-                    )
-                    if transport == "gRPC" and batch == 1:
-                        most = (load, measured.rate)
-            if options.endure and most:
-                load, rate = most
-                steady = Load(load.transport, load.port, load.request, 8, options.endure, rate * LOAD_SHARE)
-                endure(steady, version, folder, pid)
+    for tool in ("wrk", "h2load"):
+        if shutil.which(tool) is None:
+            raise SystemExit(f"{tool} is not installed")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        folder = scratch / MODEL
+        if options.model_dir:
+            version = shutil.copytree(newest(options.model_dir), folder / "1")
+        else:
+            version = write_model(folder / "1")
+        alias, values = example_input(version, options.signature, options.batch)
+        bare = bare_ms(version, options.signature, alias, values, options.seconds)
+        print(f"a bare call: {bare:.3f} ms of CPU")
+        measure(options, version, folder, scratch)
+        if options.endure:
+            requests = write_requests(scratch, options.signature, alias, values)
+            with served(HERE, folder, scratch) as server:
+                endure(server, requests, version, folder, options.endure)
 
 
 if __name__ == "__main__":

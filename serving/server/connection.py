@@ -9,6 +9,7 @@ import http
 import logging
 import re
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import httptools
@@ -38,6 +39,7 @@ class Refusal:
         body = orjson.dumps({"error": self.message})
         return (
             f"HTTP/1.1 {self.status} {http.HTTPStatus(self.status).phrase}\r\nconnection: close\r\n"
+            f"date: {formatdate(usegmt=True)}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         ).encode() + body
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,12 @@ from tests.integration.serving.model_server import running
 from tests.unit.serving import half_plus_two
 
 CALL_S = 30.0
+ALL_AVAILABLE = {
+    "model_version_status": [
+        {"version": version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        for version in ("2", "1")
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,13 @@ def endpoint(
     with running(
         models / half_plus_two.NAME, scratch, "--model-config-file", str(models / "models.config")
     ) as server:
-        yield Endpoint("127.0.0.1", server.rest_port, server.grpc_port)
+        there = Endpoint("127.0.0.1", server.rest_port, server.grpc_port)
+        # A model is ready when one version answers; the tests ask both.
+        ends_at = time.monotonic() + CALL_S
+        while there.rest("GET", f"/v1/models/{half_plus_two.NAME}")[1] != ALL_AVAILABLE:
+            assert time.monotonic() < ends_at
+            time.sleep(0.05)
+        yield there
 
 
 @pytest.fixture(scope="session")
