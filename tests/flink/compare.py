@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -13,9 +14,12 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
 from google.protobuf import json_format
+from pyarrow import parquet
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from components.shared import answers, dataset_facts, verdict
+from components.shared.names import SUMMARY_FILE
 from pipeline.config import PipelineConfig
 from pipeline.history.records import Artifact, History, Run
 from trainer import features
@@ -99,6 +103,32 @@ def evaluation(run: Run) -> dict[str, Any]:
     return {
         kind: {str(key): values for key, values in slices}
         for kind, slices in (("metrics", result.slicing_metrics), ("plots", result.plots))
+    }
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What DataGate found out about the data."""
+    text = (folder(run, "DataGate", "blessing") / dataset_facts.FACTS_FILE).read_text()
+    values: dict[str, Any] = json.loads(text)
+    return values
+
+
+def judgement(run: Run) -> dict[str, Any]:
+    """The Evaluator's verdict, without the hash of the model's files, and its answers by example."""
+    evaluated = folder(run, "Evaluator", "evaluation")
+    values: dict[str, Any] = json.loads((evaluated / verdict.VERDICT_FILE).read_text())
+    said = [row for file in evaluated.glob(answers.PATTERN) for row in parquet.read_table(file).to_pylist()]
+    worst = [vars(mistake) for mistake in answers.read_mistakes(str(evaluated))]
+    return values | {"model": "", "answers": {row["id"]: row for row in said}, "worst": worst}
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """The report's, but for what differs between two runs of anything: seconds and versions."""
+    values: dict[str, Any] = json.loads((folder(run, "ReportGen", "report") / SUMMARY_FILE).read_text())
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in ("train_seconds", "images_per_s", "pushed_version")
     }
 
 

@@ -79,6 +79,9 @@ def assert_same(run: Run, expected: Run) -> None:
     )
     assert compare.graph_operations(run) == compare.graph_operations(expected)
     assert compare.differences(compare.evaluation(run), compare.evaluation(expected)) == []
+    assert compare.differences(compare.facts(run), compare.facts(expected)) == []
+    assert compare.differences(compare.judgement(run), compare.judgement(expected)) == []
+    assert compare.differences(compare.figures(run), compare.figures(expected)) == []
 
 
 def test_an_embedded_flink_writes_the_same(
