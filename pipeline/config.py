@@ -148,9 +148,9 @@ class DataGateConfig(Section):
         "error", description="severity of ExampleValidator's anomalies that stops the run"
     )
     allow: Strings = Field((), description="names of anomalies that pass; * stands for anything")
-    max_labels: Share = Field(0.05, description="distance of label distributions")
-    max_images: Share = Field(0.1, description="distance of distributions of an image fact")
-    max_agreement: Share = Field(0.1, description="right answers of class means lost between splits")
+    max_label_distance: Share = Field(0.05, description="distance of label distributions")
+    max_image_distance: Share = Field(0.1, description="distance of distributions of an image fact")
+    max_agreement_lost: Share = Field(0.1, description="right answers of class means lost between splits")
     max_leakage: Share = Field(0.005, description="test images that are in training too")
     max_imbalance: Annotated[float, Field(ge=1)] = Field(
         8.0, description="times that a class is as frequent as the median class"

@@ -55,16 +55,16 @@ class Thresholds:
     """How much is too much, beyond what chance explains.
 
     Attributes:
-        labels: distance of two label distributions.
-        images: distance of two distributions of an image fact.
-        agreement: share of right answers that labels lose from split to split.
+        label_distance: distance of two label distributions.
+        image_distance: distance of two distributions of an image fact.
+        agreement_lost: share of right answers that labels lose from split to split.
         leakage: share of a split's images that are in `train` too.
         imbalance: times that a class is as frequent as the median class.
     """
 
-    labels: float
-    images: float
-    agreement: float
+    label_distance: float
+    image_distance: float
+    agreement_lost: float
     leakage: float
     imbalance: float
 
@@ -138,7 +138,7 @@ def _drift(now: DatasetFacts, before: DatasetFacts, thresholds: Thresholds) -> I
     now_right, before_right = (_right_within(facts, features.TRAIN) for facts in (now, before))
     if now_right and before_right:
         lost = distance.of_shares(*before_right, *now_right)
-        if lost.excess > thresholds.agreement:
+        if lost.excess > thresholds.agreement_lost:
             yield Anomaly(
                 f"{features.TRAIN}.drift.agreement",
                 lost.value,
@@ -153,25 +153,25 @@ def _compare(
     if not sum(reference.labels) or not sum(split.labels):
         return
     labels, worst = distance.of_labels(reference.labels, split.labels)
-    if labels.excess > thresholds.labels:
+    if labels.excess > thresholds.label_distance:
         before, now = (_share_of(facts, worst) for facts in (reference, split))
         yield Anomaly(
             f"{name}.labels",
             labels.value,
             f"class {worst} is {now:.1%} of the examples, {before:.1%} in {other}; "
-            + _limit(labels, thresholds.labels),
+            + _limit(labels, thresholds.label_distance),
         )
     for fact in IMAGE_FACTS:
         if not sum(reference.images[fact]) or not sum(split.images[fact]):
             continue
         apart = distance.of_histograms(reference.images[fact], split.images[fact])
-        if apart.excess > thresholds.images:
+        if apart.excess > thresholds.image_distance:
             before, now = (median(facts.images[fact]) for facts in (reference, split))
             yield Anomaly(
                 f"{name}.{fact}",
                 apart.value,
                 f"{fact.replace('_', ' ')} has the median {now:.3f}, {before:.3f} in {other}; distance "
-                + _limit(apart, thresholds.images),
+                + _limit(apart, thresholds.image_distance),
             )
 
 
@@ -198,7 +198,7 @@ def _disagreement(now: DatasetFacts, thresholds: Thresholds) -> Iterator[Anomaly
             continue
         count = min(sum(now.splits[asked].labels), agreement.SAMPLE)
         lost = distance.of_shares(*within, beyond, count)
-        if lost.excess > thresholds.agreement:
+        if lost.excess > thresholds.agreement_lost:
             yield Anomaly(
                 f"{asked}.agreement",
                 lost.value,

@@ -19,9 +19,9 @@ class DataGateSpec(ComponentSpec):
         "dataset": ExecutionParameter(type=str),
         "stop_at": ExecutionParameter(type=str),
         "allow": ExecutionParameter(type=str),
-        "max_labels": ExecutionParameter(type=float),
-        "max_images": ExecutionParameter(type=float),
-        "max_agreement": ExecutionParameter(type=float),
+        "max_label_distance": ExecutionParameter(type=float),
+        "max_image_distance": ExecutionParameter(type=float),
+        "max_agreement_lost": ExecutionParameter(type=float),
         "max_leakage": ExecutionParameter(type=float),
         "max_imbalance": ExecutionParameter(type=float),
     }
@@ -52,9 +52,9 @@ class DataGate(BaseBeamComponent):
         dataset: str,
         stop_at: str,
         allow: tuple[str, ...],
-        max_labels: float,
-        max_images: float,
-        max_agreement: float,
+        max_label_distance: float,
+        max_image_distance: float,
+        max_agreement_lost: float,
         max_leakage: float,
         max_imbalance: float,
         previous: BaseChannel | None = None,
@@ -67,9 +67,9 @@ class DataGate(BaseBeamComponent):
             dataset: name of the data set, recorded with its facts.
             stop_at: `error`, or `warning` to stop at warnings of ExampleValidator too.
             allow: names of anomalies that pass all the same; `*` stands for anything.
-            max_labels: distance of label distributions; this and the following ones as checks.Thresholds.
-            max_images: distance of distributions of an image fact.
-            max_agreement: share of right answers lost.
+            max_label_distance: of label distributions; this and the following ones as checks.Thresholds.
+            max_image_distance: of distributions of an image fact.
+            max_agreement_lost: share of right answers lost.
             max_leakage: share of the test images that are in train too.
             max_imbalance: times that a class is as frequent as the median class.
             previous: the blessing of the data before these; without one, drift is not looked for.
@@ -81,9 +81,9 @@ class DataGate(BaseBeamComponent):
                 dataset=dataset,
                 stop_at=stop_at,
                 allow=",".join(allow),
-                max_labels=max_labels,
-                max_images=max_images,
-                max_agreement=max_agreement,
+                max_label_distance=max_label_distance,
+                max_image_distance=max_image_distance,
+                max_agreement_lost=max_agreement_lost,
                 max_leakage=max_leakage,
                 max_imbalance=max_imbalance,
                 blessing=Channel(type=DataBlessing),

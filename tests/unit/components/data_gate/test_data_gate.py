@@ -106,9 +106,9 @@ def run_gate(
 def thresholds() -> checks.Thresholds:
     config = DataGateConfig()
     return checks.Thresholds(
-        config.max_labels,
-        config.max_images,
-        config.max_agreement,
+        config.max_label_distance,
+        config.max_image_distance,
+        config.max_agreement_lost,
         config.max_leakage,
         config.max_imbalance,
     )
