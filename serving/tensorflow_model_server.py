@@ -51,6 +51,7 @@ WITHOUT_EFFECT = {
     "prefer_tflite_model": "TF Lite models are not served",
     "remove_unused_fields_from_bundle_metagraph": "nothing is kept of it",
     "skip_initialize_tpu": "there is no TPU",
+    "tensorflow_inter_op_parallelism": "operations of a request run one after the other",
     "tensorflow_session_config_file": "sessions have their own settings",
     "thread_pool_factory_config_file": "threads have their own settings",
     "xla_cpu_compilation_enabled": "models are run as they are",
@@ -119,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     add("file_system_poll_wait_seconds", int, 1, "between two looks for new versions; 0: only one")
     add("tensorflow_session_parallelism", int, 0, "threads for and in operations; 0: see docs/serving.md")
     add("tensorflow_intra_op_parallelism", int, 0, "threads for an operation")
-    add("tensorflow_inter_op_parallelism", int, 0, "operations at a time")
     add("ssl_config_file", str, "", "key and certificate for gRPC")
     add("saved_model_tags", str, "serve", "of the meta graph")
     add("grpc_channel_arguments", str, "", "name=value, name=value …")
