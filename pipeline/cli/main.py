@@ -69,8 +69,10 @@ class Pages(click.Group):
         if cmd_name not in PAGES:
             return None
         module, _, name = PAGES[cmd_name].place.partition(":")
-        with environment.heavy_imports():
+        with environment.heavy_imports(), process.silent_errors():
             command: click.Command = getattr(importlib.import_module(module), name)
+            if tensorflow := sys.modules.get("tensorflow"):
+                tensorflow.config.list_physical_devices()  # complains about CUDA where there is no GPU
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

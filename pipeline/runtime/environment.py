@@ -59,6 +59,6 @@ def heavy_imports() -> Iterator[None]:
         yield
     finally:
         if hidden:
-            del sys.modules["matplotlib"]
+            sys.modules.pop("matplotlib", None)
         gc.freeze()
         gc.enable()

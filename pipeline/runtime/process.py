@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ def prepare() -> None:
     open_standard_streams()
     speak_utf8()
     watch_output()
+    name_a_home()
     os.environ.update(loopback_without_proxy(os.environ))
 
 
@@ -34,6 +37,33 @@ def open_standard_streams() -> None:
             # The lowest free number is this one.
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def name_a_home() -> None:
+    """Name a home folder and a user where there is no variable and no passwd entry, as in some containers.
+
+    Libraries ask for both when they are imported, and fail; nothing of ours is written there.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("HOME", "/nonexistent")  # as Debian has it for users without one
+        os.environ.setdefault("USER", str(os.getuid()))
+
+
+@contextmanager
+def silent_errors() -> Iterator[None]:
+    """Nothing reaches standard error meanwhile: C++ libraries speak when they are imported."""
+    sys.stderr.flush()
+    saved, silence = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(silence)
 
 
 class OutputError(OSError):

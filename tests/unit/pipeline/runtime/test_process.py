@@ -158,3 +158,29 @@ def test_child_processes_and_urllib_reach_this_machine_past_a_proxy(tmp_path: Pa
         check=True,
     )
     assert json.loads(done.stdout) == [True, True, False]
+
+
+def test_a_user_without_a_home_and_a_name_gets_some(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\n\ndef nobody(*_):\n    raise KeyError('uid not found')\n\npwd.getpwuid = nobody\n"
+    )
+    script = (
+        "import getpass, pathlib\nfrom pipeline.runtime import process\nprocess.prepare()\n"
+        "print(getpass.getuser(), pathlib.Path.home())"
+    )
+    bare = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=bare | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"{os.getuid()} /nonexistent\n", "")
+
+
+def test_what_libraries_say_when_they_are_imported_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with process.silent_errors():
+        os.write(2, b"from C\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "afterwards\n"
