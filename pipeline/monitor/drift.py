@@ -7,6 +7,7 @@ DataGate, a distance counts only as far as chance does not explain it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -211,18 +212,30 @@ def observe(folder: Path, expected: Expected, any_version: bool = False) -> Obse
         {name: np.zeros(image_facts.BINS, np.int64) for name in (*image_facts.IMAGE_FACTS, CONFIDENCE)},
         np.zeros(len(expected.classes), np.int64),
     )
+    models: Counter[str] = Counter()
     for request in request_log.read(files, expected.size, seen.damage):
+        models[request.model] += 1
         if request.model == expected.model and (any_version or request.version == expected.version):
             _add(seen, request)
         else:
             seen.elsewhere += 1
     if not seen.requests:
-        raise MonitorError(
-            f"{folder}: no request to version {expected.version} of model {expected.model!r}; "
-            f"{seen.elsewhere} to others"
-            + (": --any-version takes other versions too" if seen.elsewhere else "")
-        )
+        raise MonitorError(_no_request(folder, expected, any_version, models))
     return seen
+
+
+def _no_request(folder: Path, expected: Expected, any_version: bool, models: Counter[str]) -> str:
+    """Why nothing in a log is for the model, and what would help."""
+    version = "any version" if any_version else f"version {expected.version}"
+    message = f"{folder}: no request to {version} of model {expected.model!r}"
+    if others := models[expected.model]:
+        return f"{message}; {others} to other versions, which --any-version takes too"
+    if models:
+        named = ", ".join(f"{count} to {name!r}" for name, count in sorted(models.items()))
+        return (
+            f"{message}; {named}: run the server with --model-name {expected.model}, or name another --run"
+        )
+    return f"{message}, and none to others"
 
 
 def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:

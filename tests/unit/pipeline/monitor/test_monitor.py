@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -228,6 +229,18 @@ def test_requests_to_another_version_are_left_out(log: Log, expected: Expected, 
     log(digits[0][:50])
     seen = drift.observe(folder, expected)
     assert (seen.images, seen.elsewhere) == (50, 2)
+
+
+def test_requests_to_a_model_of_another_name_are_told_with_what_helps(
+    log: Log, expected: Expected, digits: Digits
+) -> None:
+    folder = log(digits[0][:100])
+    for any_version in (False, True):
+        with pytest.raises(
+            MonitorError, match="2 to 'mnist': run the server with --model-name letters"
+        ) as caught:
+            drift.observe(folder, dataclasses.replace(expected, model="letters"), any_version)
+        assert "--any-version" not in str(caught.value)
 
 
 def test_a_folder_without_logs_is_refused(tmp_path: Path, expected: Expected) -> None:
