@@ -186,6 +186,7 @@ def _config(flags: argparse.Namespace, stack: ExitStack) -> ServerConfig:
         packed_answers=flags.enable_serialization_as_tensor_content,
         tls=_tls(flags.ssl_config_file, stack) if flags.ssl_config_file else None,
         rest_tls=False,
+        opens_when_ready=True,
     )
 
 

@@ -68,6 +68,7 @@ class ServerConfig:
     tls: Tls | None = None
     rest_tls: bool = True  # where there is `tls`, for REST too
     warm_up_times: int = 1  # that each warm-up request is answered; 0: no warm-up
+    opens_when_ready: bool = False  # as TF Serving: nothing listens before the models answer
     metrics_path: str | None = METRICS_PATH  # of the REST port; None: none
     packed_answers: bool = False  # of gRPC's Predict, as tensor_content
     keep_alive_s: float = 620.0  # without a request; load balancers keep theirs for 60 s, Google's for 600
@@ -187,6 +188,12 @@ async def _serve(
             drain_s=config.drain_s,
         ),
     )
+    if config.opens_when_ready:
+        loader.start()
+        while not (loader.ready or stop.is_set()):
+            await asyncio.sleep(READY_CHECK_S)
+        if stop.is_set():
+            return
     with ExitStack() as stack:
         listeners = []
         if config.rest_port is not None:
@@ -196,7 +203,8 @@ async def _serve(
         addresses = Addresses(config.host, rest_port, grpc_port)
         rpc.start()
         serving = asyncio.create_task(web.serve(sockets=listeners) if listeners else stop.wait())
-        loader.start()
+        if not config.opens_when_ready:
+            loader.start()
         on_listening(addresses)
         becoming_ready = asyncio.create_task(_become_ready(loader, healths, lambda: on_ready(addresses)))
         polling = None
