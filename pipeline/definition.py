@@ -92,6 +92,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
+        baseline_model=baseline_model.outputs["result"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=_push_directory(config))
         ),

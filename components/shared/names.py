@@ -12,3 +12,4 @@ NO_BASELINE_FILE = "NO_BASELINE"  # in BaselineModel's artifact where there is n
 # Custom properties.
 REASON = "reason"  # why a model is not blessed by ServingValidator, or why there is no baseline
 VERSION = "version"  # of the baseline, in the push destination
+PINNED = "pinned"  # 1: that version was asked for, whatever is in production

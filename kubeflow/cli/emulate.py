@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,24 +12,31 @@ from kubeflow.cli.watch import Printed
 from pipeline.errors import RefusedError, UserError
 from pipeline.runtime import environment
 
+if TYPE_CHECKING:
+    from kubeflow.emulator.object_store import ObjectStore
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--param", "given", multiple=True, metavar="NAME=VALUE", help="A parameter; repeatable.")
-@click.option(
+
+STORE = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("var/kubeflow"),
     show_default=True,
     help="Folder that stands for object store, metadata and volumes.",
 )
-@click.option(
+UPLOADS = click.option(
     "--put",
     "uploads",
     multiple=True,
     metavar="URI=PATH",
     help="First copy a file or folder into the object store; repeatable.",
 )
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--param", "given", multiple=True, metavar="NAME=VALUE", help="A parameter; repeatable.")
+@STORE
+@UPLOADS
 @click.option("--pipeline-root", default="", help="URI of the artifacts. [default: the file's own]")
 @click.option("--no-cache", is_flag=True, help="Run every task, even where nothing changed.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Tasks at a time.")
@@ -53,10 +61,7 @@ def emulate(
     options = emulator.Options(
         store.absolute(), pipeline_root or compiled.pipeline_root, not no_cache, workers=workers
     )
-    for uri, path in _pairs(uploads).items():
-        if not Path(path).exists():
-            raise UserError(f"{path}: there is no such file or folder")
-        options.objects().put(Path(path), uri)
+    put(options.objects(), uploads)
     run = emulator.run(compiled, parameters, options, Printed())
     failed = {name: task.message for name, task in run.tasks.items() if task.message}
     if failed:
@@ -64,11 +69,16 @@ def emulate(
     click.echo(f"run {run.run_id}: every task succeeded; artifacts, volumes and metadata are in {store}")
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
+def put(objects: ObjectStore, uploads: tuple[str, ...]) -> None:
+    """Copy what `URI=PATH` options name into the object store.
+
+    Raises:
+        UserError: for another form, or a path where nothing is.
+    """
+    for upload in uploads:
+        uri, equals, path = upload.partition("=")
         if not equals:
-            raise UserError(f"{text!r} is not of the form name=value")
-        pairs[name] = value
-    return pairs
+            raise UserError(f"{upload!r} is not of the form URI=PATH")
+        if not Path(path).exists():
+            raise UserError(f"{path}: there is no such file or folder")
+        objects.put(Path(path), uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kubeflow.cli.emulate import emulate
+from kubeflow.cli.serve_emulator import serve_emulator
 from kubeflow.cli.status import status
 
 
@@ -15,3 +16,4 @@ def kubeflow() -> None:
 
 kubeflow.add_command(status)
 kubeflow.add_command(emulate)
+kubeflow.add_command(serve_emulator)

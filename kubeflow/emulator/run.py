@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,6 +111,10 @@ class Options:
     cache: bool = True
     publish_logs: bool = True
     workers: int = 2
+
+    def with_root(self, pipeline_root: str) -> Options:
+        """The same with another pipeline root."""
+        return replace(self, pipeline_root=pipeline_root)
 
     def objects(self) -> ObjectStore:
         """The object store."""

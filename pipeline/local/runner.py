@@ -20,9 +20,9 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.history.records import node_state
-from pipeline.local import gpu_process, interruption, lock, recovery
+from pipeline.local import gpu_process, interruption, lock, production, recovery
 from pipeline.local.overlap import Beside, MetadataInTurn
-from pipeline.nodes import NodeId, NodeState
+from pipeline.nodes import NodeId, NodeState, Output
 from pipeline.runtime import beam_memo, job_servers
 
 PROGRESS_LOGGER = "trainer.progress"
@@ -190,6 +190,8 @@ class _Node(PipelineNodeAsDoFn):
         begin = time.monotonic()
         state, execution_id = NodeState.FAILED, None
         try:
+            if self._node_id == NodeId.BASELINE_MODEL and self._outdated(run):
+                self._pipeline_node.execution_options.caching_options.enable_cache = False
             if self._node_id == NodeId.TRAINER and run.trainer_in_new_process:
                 execution_id = gpu_process.in_new_process(self.launch)
             else:
@@ -210,6 +212,21 @@ class _Node(PipelineNodeAsDoFn):
             seconds = time.monotonic() - begin
             run.nodes[self._node_id] = NodeRun(state, seconds, execution_id)
             run.observer.finished(self._node_id, state, seconds)
+
+    def _outdated(self, run: _Run) -> bool:
+        """Whether the cached answer of BaselineModel is about another version than is in production now."""
+        parameters = self._pipeline_node.parameters.parameters
+        if "base_directory" not in parameters:  # an importer in its place: a given baseline
+            return False
+        base = parameters["base_directory"].field_value.string_value
+        trainer = run.nodes[NodeId.TRAINER].execution_id
+        with MetadataInTurn(self._mlmd_connection_config) as handle:
+            (model,) = (
+                event.artifact_id
+                for event in handle.store.get_events_by_execution_ids([trainer])
+                if event.type == metadata_store_pb2.Event.OUTPUT and event.path.steps[0].key == Output.MODEL
+            )
+            return production.outdated(handle.store, model, base)
 
     def launch(self) -> int | None:
         """Drive, execute and publish the node; returns the execution's id, None when it was skipped."""

@@ -22,7 +22,10 @@ def look(tmp_path: Path, version: str = "", base: str | None = None) -> standard
     result.uri = str(tmp_path / "result")
     Path(result.uri).mkdir()
     base = str(tmp_path / "serving") if base is None else base
-    Executor().Do({}, {"result": [result]}, {"base_directory": base, "version": version})
+    candidate = standard_artifacts.Model()
+    candidate.uri = str(tmp_path / "candidate")
+    inputs = {"candidate": [candidate]}
+    Executor().Do(inputs, {"result": [result]}, {"base_directory": base, "version": version})
     return result
 
 
@@ -41,6 +44,15 @@ def test_another_version_can_be_asked_for(tmp_path: Path) -> None:
     lay(tmp_path / "serving" / "9", b"old")
     lay(tmp_path / "serving" / "10", b"new")
     assert look(tmp_path, "9").get_string_custom_property("version") == "9"
+
+
+def test_a_model_that_is_in_production_itself_is_compared_with_nothing(tmp_path: Path) -> None:
+    lay(tmp_path / "serving" / "9", b"same")
+    lay(tmp_path / "candidate", b"same")
+    result = look(tmp_path)
+    assert model_store.find(result.uri) is None
+    reason = "the model is in production itself, as version 9"
+    assert result.get_string_custom_property("reason") == reason
 
 
 def test_a_version_that_is_not_there_is_an_error(tmp_path: Path) -> None:

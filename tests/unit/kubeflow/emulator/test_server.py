@@ -1,0 +1,89 @@
+"""submit, status and schedule against the emulator behind Kubeflow's API: what is submitted is executed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from kubeflow.emulator.run import Options
+from kubeflow.emulator.server import serving
+from pipeline.cli.main import main
+from tests.unit.kubeflow.emulator.test_run import CACHED, answering, spec, task
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    with serving(Options(tmp_path / "store")) as url:
+        yield url
+
+
+def mnist(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def compiled(tmp_path: Path, script: str = "true") -> Path:
+    """A file of three nodes: one that the cache knows, one that runs the script, one after it."""
+    pipeline = spec(
+        first=answering("{}", **CACHED),
+        second=task(script, needs={"i": ("first", "o")}, dependentTasks=["first"]),
+        third=task("true", dependentTasks=["second"]),
+    )
+    pipeline["root"]["inputDefinitions"]["parameters"] = {
+        "steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 5}
+    }
+    path = tmp_path / "shell.yaml"
+    path.write_text(yaml.safe_dump(pipeline))
+    return path
+
+
+def submit(path: Path, host: str, *more: object) -> tuple[Result, str]:
+    result = mnist("submit", path, "--host", host, "--wait", "--poll", "0.05", *more)
+    return result, result.stdout.splitlines()[0].split()[1]
+
+
+def test_what_is_submitted_is_executed_and_told(host: str, tmp_path: Path) -> None:
+    result, run_id = submit(compiled(tmp_path), host)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"run {run_id}: succeeded"
+    written = tmp_path / "store/objects/minio/bucket/root/shell"  # below the root that submit sent
+    assert list(written.rglob("file"))
+
+    again, run_id = submit(compiled(tmp_path), host)
+    assert again.exit_code == 0
+    told = mnist("kubeflow", "status", run_id, "--host", host)
+    assert told.exit_code == 0, told.output
+    found = {line.split()[0]: line.split()[1] for line in told.stdout.splitlines()[1:4]}
+    assert found == {"first": "cached", "second": "succeeded", "third": "succeeded"}
+
+
+def test_a_run_that_fails_names_the_node_and_what_never_ran(host: str, tmp_path: Path) -> None:
+    result, run_id = submit(compiled(tmp_path, "echo no luck; exit 3"), host)
+
+    assert result.exit_code == 1
+    assert f"run {run_id} failed in second" in result.stderr
+    assert "no luck" in result.stderr
+    told = mnist("kubeflow", "status", run_id, "--host", host)
+    assert told.exit_code == 1
+    assert "third                 not run" in told.stdout
+    unknown = mnist("kubeflow", "status", "no-such-run", "--host", host)
+    assert "Run no-such-run not found" in unknown.stderr
+
+
+def test_a_schedule_starts_runs(host: str, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    path = compiled(tmp_path, f"touch {done}")
+    cron = mnist("schedule", path, "--host", host, "--cron", "0 0 3 * * *")
+    assert "intervals alone" in cron.stderr
+
+    scheduled = mnist("schedule", path, "--host", host, "--every", "1s")
+
+    assert scheduled.exit_code == 0, scheduled.output
+    deadline = time.monotonic() + 30
+    while not done.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
