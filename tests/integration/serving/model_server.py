@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_S = 60.0
+READY_S = 180.0  # TensorFlow alone takes a minute to import on a machine with much else to do
 
 
 @dataclass(frozen=True)
