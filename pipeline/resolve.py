@@ -5,6 +5,7 @@ TensorFlow is imported for a function of the user's alone.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from components.image_example_gen.splitting import splitting
 from components.shared import model_store
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
+from pipeline.runtime import environment, logs
 from trainer import recipes
 from trainer.features import DEFAULT_NUM_CLASSES, ImageShape
 from trainer.recipes import Params
@@ -112,10 +114,16 @@ def _check_functions(config: PipelineConfig, params: Params) -> None:
     own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
     if not any(own) and not params.optimizer_arguments and not params.schedule_arguments:
         return
-    from trainer import user_functions  # imports TensorFlow and Keras, which takes seconds
-
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES
-    user_functions.check(trainer.custom_config(), params, config.data.shape, classes)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        environment.settled(Path(folder, "scratch")),
+        # TensorFlow tells of devices that are not there.
+        logs.redirected(Path(folder, "log")),
+    ):
+        from trainer import user_functions  # imports TensorFlow and Keras, which takes seconds
+
+        user_functions.check(trainer.custom_config(), params, config.data.shape, classes)
 
 
 def inspect(config: DataConfig, folder: Path) -> DataSet:

@@ -125,3 +125,13 @@ def test_a_run_knows_its_code_and_where_its_data_are(small: Path) -> None:
     config = for_this_machine(PipelineConfig(), small)
     assert config.code.keys() == code_hash.CODE_OF_NODE.keys()
     assert config.data.uri == str(small)
+
+
+def test_a_function_that_cannot_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    config = PipelineConfig().replace("trainer", model_fn="tests.unit.trainer.own_model.broken_model_fn")
+
+    with pytest.raises(
+        ConfigError, match=r"^model_fn \(.*\): KeyError: 'x' \(.*own_model\.py, line \d+\)$"
+    ):
+        with_facts(config, None)
+    assert capfd.readouterr() == ("", "")

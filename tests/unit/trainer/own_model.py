@@ -46,3 +46,8 @@ def model_fn(
 
 
 NOT_A_FUNCTION = 3
+
+
+def broken_model_fn(features: Mapping[str, tf.Tensor]) -> EstimatorSpec:
+    """Asks for a feature that is not there."""
+    return EstimatorSpec(ModeKeys.PREDICT, predictions=features["x"])
