@@ -158,7 +158,7 @@ def test_a_function_for_tensorflow_1_goes_through_as_it_is(digits: Dataset, tmp_
     assert written["validation_metrics"]["global_step"] == 30
     saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
     answers = saved.signatures["pixels"](tf.constant(digits.images))
-    assert set(answers) == {"classes", "probabilities"}
+    assert set(answers) == {"classes", "label", "probabilities"}
     right = np.mean(answers["classes"].numpy() == digits.labels)
     assert right == pytest.approx(written["validation_accuracy"], abs=1e-6)
     assert right > 0.3
