@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     os.umask(UMASK)
     _quieten()
     try:
-        with environment.settled(scratch):
+        with environment.scratch_environment(scratch):
             run_step(arguments, beam_args)
     except Terminated:
         _exit(TERMINATED, f"{name}: terminated; nothing is handed on")

@@ -81,7 +81,7 @@ def _infer(
     log = config.logs_dir / f"batch-{run_id}.log"
     try:
         with (
-            environment.settled(config.scratch_dir(run_id)),
+            environment.scratch_environment(config.scratch_dir(run_id)),
             logs.redirected(log) as terminal,
         ):
             with environment.heavy_imports():  # seconds: not for --help

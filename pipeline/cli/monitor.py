@@ -73,7 +73,7 @@ def monitor(
     if json_file:
         json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
     if html_file:
-        with environment.settled(config.scratch_dir("monitor")):
+        with environment.scratch_environment(config.scratch_dir("monitor")):
             from pipeline.monitor import page  # matplotlib, in an environment of its own
 
             html_file.write_text(page.render(found), encoding="utf-8")

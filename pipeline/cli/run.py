@@ -178,8 +178,8 @@ def with_live_view(
     began = False
     try:
         with (
-            interruption.insistent(),
-            environment.settled(config.scratch_dir(run_id)),
+            interruption.repeated_interrupts(),
+            environment.scratch_environment(config.scratch_dir(run_id)),
             logs.redirected(log) as terminal,
         ):
             view = RunView(terminal)
@@ -196,5 +196,5 @@ def with_live_view(
     except KeyboardInterrupt:
         click.echo("interrupted; the next run goes on from the last finished node")
         if began:
-            session.mend_and_exit(config)
+            session.clean_up_and_exit(config)
         return INTERRUPTED

@@ -13,8 +13,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def insistent() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and again until `noticed`.
+def repeated_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and again until `acknowledge`.
 
     SIGHUP is ignored: a run goes on when the terminal that it was started on is closed.
 
@@ -26,7 +26,7 @@ def insistent() -> Iterator[None]:
     try:
         yield
     finally:
-        noticed()
+        acknowledge()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -36,7 +36,7 @@ def pending() -> bool:
     return _again is not None
 
 
-def noticed() -> None:
+def acknowledge() -> None:
     """The interruption has been seen: do not raise it again."""
     global _again
     if _again is not None:
@@ -49,7 +49,7 @@ _again: threading.Timer | None = None
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     global _again
-    noticed()
+    acknowledge()
     # To the main thread: only there a signal also ends a sleep.
     main = threading.main_thread().ident
     _again = threading.Timer(AGAIN_AFTER_S, signal.pthread_kill, (main, number))

@@ -31,7 +31,7 @@ def _available_bytes() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
 
 
-class Beside:
+class ParallelNodes:
     """The nodes of one run that have a thread of their own."""
 
     def __init__(self, nodes: Collection[str]) -> None:

@@ -18,7 +18,9 @@ from trainer.features import CHECKPOINT_FOLDER
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
 
-def mend(connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path) -> list[int]:
+def clean_up(
+    connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path
+) -> list[int]:
     """Cancel executions that a killed run left unfinished and remove what it had written.
 
     Call it under `lock.exclusive`: whatever is still marked as running then cannot be.
@@ -94,7 +96,7 @@ def _remove_all_but_checkpoints(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
-def mend_in_new_process(pipeline: Pipeline) -> None:
+def clean_up_in_new_process(pipeline: Pipeline) -> None:
     """Replace this process, with all its threads, by one that mends and exits with 130.
 
     A node runs in a thread that cannot be stopped; only then is it sure to write nothing more.
@@ -117,7 +119,7 @@ def main() -> None:
     tempfile.tempdir = os.path.curdir  # The run's own scratch folder goes too.
     connection_hex, name, root = sys.argv[1:]
     connection = metadata_store_pb2.ConnectionConfig.FromString(bytes.fromhex(connection_hex))
-    mend(connection, name, Path(root))
+    clean_up(connection, name, Path(root))
     sys.exit(130)
 
 

@@ -21,7 +21,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.history.records import node_state
 from pipeline.local import gpu_process, interruption, lock, production, recovery
-from pipeline.local.overlap import Beside, MetadataInTurn
+from pipeline.local.overlap import MetadataInTurn, ParallelNodes
 from pipeline.nodes import NodeId, NodeState, Output
 from pipeline.runtime import beam_memo, job_servers
 
@@ -67,7 +67,7 @@ class _Run:
 
     observer: Observer
     trainer_in_new_process: bool
-    beside: Beside
+    parallel: ParallelNodes
     rerun: Collection[str]
     nodes: dict[str, NodeRun] = field(default_factory=dict)
     error: NodeError | KeyboardInterrupt | None = None
@@ -81,7 +81,7 @@ def run(
     observer: Observer,
     run_id: str,
     trainer_in_new_process: bool | None = None,
-    beside: Collection[str] = (),
+    parallel: Collection[str] = (),
     rerun: Collection[str] = (),
 ) -> dict[str, NodeRun]:
     """Run every node whose result is not cached.
@@ -92,7 +92,7 @@ def run(
         run_id: recorded in ML Metadata.
         trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
             GPUs; None means: when there are GPUs.
-        beside: nodes that run beside those after them: see `pipeline.local.overlap`.
+        parallel: nodes that run beside those after them: see `pipeline.local.overlap`.
         rerun: nodes that execute even where their results are cached; those after them follow.
 
     Returns:
@@ -109,12 +109,14 @@ def run(
     info = pipeline.pipeline_info
     root = Path(info.pipeline_root)
     with lock.exclusive(root):
-        for execution_id in recovery.mend(pipeline.metadata_connection_config, info.pipeline_name, root):
+        for execution_id in recovery.clean_up(
+            pipeline.metadata_connection_config, info.pipeline_name, root
+        ):
             logging.warning("execution %d of an earlier run was interrupted: cleaned up", execution_id)
         for folder in recovery.forget_lost(pipeline.metadata_connection_config, info.pipeline_name, root):
             logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
         observer.planned([component.id for component in pipeline.components])
-        _current = _Run(observer, trainer_in_new_process, Beside(beside), rerun)
+        _current = _Run(observer, trainer_in_new_process, ParallelNodes(parallel), rerun)
         with (
             _progress_to(observer),
             gpu_process.gpus_hidden(trainer_in_new_process),
@@ -123,14 +125,14 @@ def run(
         ):
             try:
                 _Runner(run_id).run(pipeline)
-                _current.beside.finish()
+                _current.parallel.finish()
             except Exception:
                 # Beam wraps what a node raises, an interruption too.
                 if _current.error is None:
                     raise
                 if isinstance(_current.error, NodeError):
                     with suppress(Exception):  # the first error is the one to tell
-                        _current.beside.finish()
+                        _current.parallel.finish()
                 raise _current.error from None
         return _current.nodes
 
@@ -181,7 +183,7 @@ class _Node(PipelineNodeAsDoFn):
 
     def _run_node(self) -> None:
         assert _current is not None
-        _current.beside.run(self._node_id, self._observed)
+        _current.parallel.run(self._node_id, self._observed)
 
     def _observed(self) -> None:
         run = _current
@@ -202,7 +204,7 @@ class _Node(PipelineNodeAsDoFn):
         except (Exception, KeyboardInterrupt) as error:
             # C code that is called back turns an interruption into an error of its own.
             if isinstance(error, KeyboardInterrupt) or interruption.pending():
-                interruption.noticed()
+                interruption.acknowledge()
                 state, run.error = NodeState.INTERRUPTED, KeyboardInterrupt()
             else:
                 logging.exception("node %s failed", self._node_id)
@@ -266,7 +268,7 @@ class _Runner(BeamDagRunner):
     ) -> None:
         """Run the compiled pipeline under the given id."""
         assert _current is not None
-        _current.beside.arrange(pipeline.nodes)
+        _current.parallel.arrange(pipeline.nodes)
         for node in pipeline.nodes:
             if node.pipeline_node.node_info.id in _current.rerun:
                 node.pipeline_node.execution_options.caching_options.enable_cache = False

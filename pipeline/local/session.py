@@ -43,7 +43,7 @@ def run(
 
     def finished() -> Outcome:
         nodes = overlap.NODES if config.overlap and overlap.room() else ()
-        outcome = _collect(pipeline, runner.run(pipeline, observer, run_id, beside=nodes, rerun=rerun))
+        outcome = _collect(pipeline, runner.run(pipeline, observer, run_id, parallel=nodes, rerun=rerun))
         page = report_page.write(config, records.History(config).find(run_id))
         return replace(outcome, report=page)
 
@@ -68,9 +68,9 @@ def _guarded(failed: Callable[..., T], work: Callable[[], T]) -> T:
         return failed(error=f"the run failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
-def mend_and_exit(config: PipelineConfig) -> None:
+def clean_up_and_exit(config: PipelineConfig) -> None:
     """Clean up after an interrupted run; does not return."""
-    recovery.mend_in_new_process(definition.create_pipeline(config))
+    recovery.clean_up_in_new_process(definition.create_pipeline(config))
 
 
 def _only_output(

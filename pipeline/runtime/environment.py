@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 @contextmanager
-def settled(scratch: Path) -> Iterator[None]:
+def scratch_environment(scratch: Path) -> Iterator[None]:
     """Keep what libraries write on the side in `scratch`, which is removed at the end.
 
-    A killed run leaves it; recovery.mend removes it with the rest.
+    A killed run leaves it; recovery.clean_up removes it with the rest.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     before = dict(os.environ)

@@ -19,7 +19,7 @@ class Deaf:
         time.sleep(0.1)
 
 try:
-    with interruption.insistent():
+    with interruption.repeated_interrupts():
         Deaf()
         print("went on", flush=True)
         time.sleep(20)
@@ -47,7 +47,7 @@ def test_an_interruption_that_a_destructor_swallows_comes_again_and_then_no_more
 def test_a_terminal_that_is_closed_does_not_end_a_run() -> None:
     script = (
         "import os, signal\nfrom pipeline.local import interruption\n"
-        "with interruption.insistent():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "with interruption.repeated_interrupts():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
         "os.kill(os.getpid(), signal.SIGHUP)\n"
     )

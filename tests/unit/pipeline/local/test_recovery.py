@@ -72,8 +72,8 @@ def test_mend_cancels_what_was_running_and_keeps_what_was_done(tmp_path: Path) -
         (root / folder).mkdir(parents=True)
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    assert recovery.mend(connection, "p", root) == [running]
-    assert recovery.mend(connection, "p", root) == []
+    assert recovery.clean_up(connection, "p", root) == [running]
+    assert recovery.clean_up(connection, "p", root) == []
     with metadata.Metadata(connection) as handle:
         found = handle.store.get_executions_by_id([done, running, foreign])
     by_id = {execution.id: execution.last_known_state for execution in found}

@@ -160,7 +160,7 @@ def test_a_trainer_that_fails_in_its_own_process_is_reported(
 def test_an_interruption_that_c_code_turned_into_an_error_is_one(tmp_path: Path, orders: Path) -> None:
     (orders / "First").write_text("be interrupted in C")
     recorder = Recorder()
-    with interruption.insistent(), pytest.raises(KeyboardInterrupt):
+    with interruption.repeated_interrupts(), pytest.raises(KeyboardInterrupt):
         runner.run(toy(tmp_path), recorder, new_run_id())
     assert recorder.states() == {"First": NodeState.INTERRUPTED}
 
@@ -177,7 +177,7 @@ def forked(tmp_path: Path) -> Pipeline:
 
 def run_forked(tmp_path: Path) -> Recorder:
     recorder = Recorder()
-    runner.run(forked(tmp_path), recorder, new_run_id(), beside={"Side"})
+    runner.run(forked(tmp_path), recorder, new_run_id(), parallel={"Side"})
     return recorder
 
 
@@ -206,5 +206,5 @@ def test_a_run_that_failed_leaves_no_node_behind(tmp_path: Path, orders: Path) -
     (orders / "Trainer after First").write_text("out of memory")
     recorder = Recorder()
     with pytest.raises(runner.NodeError, match=r"^out of memory$"):
-        runner.run(forked(tmp_path), recorder, new_run_id(), beside={"Side"})
+        runner.run(forked(tmp_path), recorder, new_run_id(), parallel={"Side"})
     assert recorder.states() == {"First": "done", "Side": "done", "Trainer": "failed"}
