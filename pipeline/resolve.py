@@ -117,7 +117,7 @@ def _check_functions(config: PipelineConfig, params: Params) -> None:
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES
     with (
         tempfile.TemporaryDirectory() as folder,
-        environment.settled(Path(folder, "scratch")),
+        environment.scratch_environment(Path(folder, "scratch")),
         # TensorFlow tells of devices that are not there.
         logs.redirected(Path(folder, "log")),
     ):
