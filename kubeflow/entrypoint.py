@@ -1,8 +1,8 @@
 """What runs in every step's container: between Kubeflow's launcher and TFX's executor.
 
 TFX has an entrypoint of its own, made for another backend. With the open-source one it fails in every
-step, for four reasons, each mended here by a function: `with_types`, `without_drivers_outputs`, `to_local`
-and `to_remote`. They work on the JSON of Kubeflow's messages and know nothing of TFX.
+step, for four reasons, each corrected here by a function: `with_types`, `without_drivers_outputs`,
+`to_local` and `to_remote`. They work on the JSON of Kubeflow's messages and know nothing of TFX.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from components.shared import files
 from kubeflow import bindings
 from pipeline.runtime import environment
 
@@ -237,7 +238,7 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
             kubeflow_v2_run_executor._run_executor(arguments, beam_args)
         executor_output = json.loads(answer.read_text())
         to_remote(executor_output, remote, metrics)
-        _write(output_file, json.dumps(executor_output, indent=2))
+        files.write_text(output_file, json.dumps(executor_output, indent=2))
 
 
 @contextmanager
@@ -285,12 +286,6 @@ def _no_half_written_outputs(executor_input: Json, output_file: Path) -> Iterato
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
 
 
 def _exit(code: int, last_line: str) -> NoReturn:

@@ -14,9 +14,13 @@ def draft(path: str | os.PathLike[str]) -> Iterator[str]:
     """Where to write what is to become a file: it takes the name `path` when the block ends without error.
 
     The folder is made where it is not there; an earlier file is replaced; of a block that fails nothing is
-    left. A block that writes nothing makes no file.
+    left. A block that writes nothing makes no file. A link stays, and its target is replaced; a pipe or a
+    device, such as /dev/stdout, is written to directly.
     """
-    target = Path(path)
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        yield str(path)
+        return
+    target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     # Names that begin with a dot are hidden from the patterns by which TFX and Beam find files.
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

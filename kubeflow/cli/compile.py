@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from components.shared import files
 from kubeflow import settings as kubeflow_settings
 from kubeflow.settings import KubeflowConfig
 from pipeline import resolve
@@ -57,7 +58,7 @@ def compile_command(
     )
     config = resolve.for_a_cluster(config, data_dir)
     text = compiled_text(config, kubeflow)
-    write(output, text)
+    files.write_text(output, text)
     click.echo(f"compiled into {output}")
     if config.data.fingerprint:
         click.echo(f"fingerprint of the data: {config.data.fingerprint}")
@@ -70,14 +71,3 @@ def compiled_text(config: PipelineConfig, kubeflow: KubeflowConfig) -> str:
         from kubeflow.compile import compile_pipeline
 
         return compile_pipeline(config, kubeflow).to_yaml()
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

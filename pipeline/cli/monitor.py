@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from components.shared import files
 from pipeline import product
 from pipeline.cli.options import config_of, of_past_runs
 from pipeline.cli.tables import Column, print_table
@@ -71,12 +72,12 @@ def monitor(
     config = config_of(root, settings)
     found = _findings(config, logs, run, any_version, (max_images, max_classes, max_confidence))
     if json_file:
-        json_file.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+        files.write_text(json_file, json.dumps(found.as_json(), indent=2) + "\n")
     if html_file:
         with environment.scratch_environment(config.scratch_dir("monitor")):
             from pipeline.monitor import page  # matplotlib, in an environment of its own
 
-            html_file.write_text(page.render(found), encoding="utf-8")
+            files.write_text(html_file, page.render(found))
     _print(found)
     sys.exit(DRIFT if found.drifted else 0)
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from components.shared import files
 from pipeline import product
 from pipeline.cli.console import RunView
 from pipeline.cli.run import complete, dataset_name, run_config, with_live_view
@@ -77,6 +78,4 @@ def write_recipe(path: Path, recipe: Mapping[str, Any], found: str) -> None:
     """Write settings of `trainer` as TOML, whole or not at all."""
     # What JSON says of numbers, booleans and plain strings is TOML too.
     lines = [f"{key} = {json.dumps(value)}" for key, value in recipe.items()]
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("\n".join([f"# Found by {product.NAME} tune: {found}.", *lines, ""]))
-    part.replace(path)
+    files.write_text(path, "\n".join([f"# Found by {product.NAME} tune: {found}.", *lines, ""]))

@@ -5,12 +5,11 @@ ReportGen's artifact stays as it was written; several cached runs share it, and 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from markupsafe import Markup
 
-from components.shared import html
+from components.shared import files, html
 from pipeline import product
 from pipeline.config import PipelineConfig
 from pipeline.history.records import HistoryError, Run
@@ -41,13 +40,7 @@ def write(config: PipelineConfig, run: Run, reason: str = "") -> Path:
         return page
     else:
         text = _unfinished(config, run, reason)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(page)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.write_text(page, text)
     return page
 
 
