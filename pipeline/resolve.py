@@ -5,6 +5,7 @@ TensorFlow is imported for a function of the user's alone.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from components.image_example_gen.sources import DataSet, Options, choose
 from components.image_example_gen.splitting import splitting
 from components.shared import model_store
+from pipeline import enough_data
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.runtime import environment, logs
@@ -89,11 +91,17 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     Raises:
         SourceError: for a data set with a fault, or too few examples.
         ConfigError: for pictures of several sizes where none is set, for images that the recipe's network
-            cannot take, for a model function that cannot train, be evaluated or predict, and as
-            check_recipe.
+            cannot take, for too few examples of a class, for a model function that cannot train, be
+            evaluated or predict, and as check_recipe.
     """
     if folder is not None:
         data = inspect(config.data, folder)
+        if lack := enough_data.find(config, data, str(folder)):
+            options = " ".join(f"--set {shlex.quote(setting)}" for setting in lack.settings)
+            raise ConfigError(
+                f"{folder}: {lack.text}: no model could be pushed; add images, or go without them with "
+                f"{options}"
+            )
         config = config.replace("data", **facts(config.data, data))
     elif config.data.wanted_size is not None:
         shape = ImageShape(*config.data.wanted_size, _channels(config.data, config.data.shape.channels))

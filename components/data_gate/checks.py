@@ -29,6 +29,10 @@ from trainer import features
 
 # A class is missing, not just absent by chance, where chance would leave it out in one of so many splits.
 _UNLIKELY = 1e-6
+_MISSING_CLASS = "missing_class"
+TRAIN_MISSING_CLASS, TEST_MISSING_CLASS = (
+    f"{split}.{_MISSING_CLASS}" for split in (features.TRAIN, features.TEST)
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _missing_classes(now: DatasetFacts) -> Iterator[Anomaly]:
             which = ", ".join(map(str, missing))
             elsewhere = f"the other splits have {int(others[missing].sum()):,}"
             yield Anomaly(
-                f"{name}.missing_class",
+                f"{name}.{_MISSING_CLASS}",
                 len(missing) / len(split.labels),
                 f"no example of class {which} among {split.examples:,}; {elsewhere}",
             )

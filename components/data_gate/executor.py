@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -59,7 +60,7 @@ class Executor(BaseBeamExecutor):
         allow = [name for name in exec_properties["allow"].split(",") if name]
         stopping = checks.unallowed(errors, allow)
         if stopping:
-            raise DataAnomaliesError(_why(stopping))
+            raise DataAnomaliesError(_why(stopping, allow))
         blessing.set_int_custom_property("blessed", 1)
         blessing.set_int_custom_property("leaked", sum(facts.leaked.values()))
         blessing.set_string_custom_property("allowed", ",".join(each.name for each in errors))
@@ -87,15 +88,16 @@ class Executor(BaseBeamExecutor):
         return survey.dataset_facts(handover.take(folder), dataset, fingerprint)
 
 
-def _why(stopping: Sequence[Anomaly]) -> str:
-    """A line for each anomaly, and what to do."""
+def _why(stopping: Sequence[Anomaly], allow: Sequence[str]) -> str:
+    """A line for each anomaly, and what to do; the setting keeps what is allowed already."""
     many = len(stopping) > 1
+    passing = dict.fromkeys([*allow, *(anomaly.name for anomaly in stopping)])
+    setting = shlex.quote(f"data_gate.allow={','.join(passing)}")
     return "\n".join(
         [
             f"{len(stopping)} anomal{'ies' if many else 'y'} in the data",
             *(f"  {anomaly}" for anomaly in stopping),
-            f"mend the data, or let {'them' if many else 'it'} pass with --set "
-            f"data_gate.allow={','.join(anomaly.name for anomaly in stopping)}",
+            f"mend the data, or let {'them' if many else 'it'} pass with --set {setting}",
         ]
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from pipeline import product, resolve
+from pipeline import enough_data, product, resolve
 from pipeline.cli.console import download_bar
 from pipeline.config import PipelineConfig, with_settings
 from pipeline.datasets import catalogue, description
@@ -49,14 +49,17 @@ def check(folder: Path, settings: tuple[str, ...]) -> None:
 
     Exit code: 0 it can be trained on, 2 it cannot, and why.
     """
-    config = with_settings(PipelineConfig(), settings).data
-    found = resolve.inspect(config, folder)
+    config = with_settings(PipelineConfig(), settings)
+    found = resolve.inspect(config.data, folder)
     console = Console(highlight=False, soft_wrap=True)
     for line in description.lines(found, folder):
         console.print(line, markup=False)
-    implied = resolve.facts(config, found)
+    lack = enough_data.find(config, found, str(folder))
+    if lack:
+        console.print(f"note   {lack.text}", markup=False)
+    implied = resolve.facts(config.data, found)
     console.print(f"reads  {implied['shape']}", markup=False)
-    console.print(description.command(folder, settings), markup=False)
+    console.print(description.command(folder, [*settings, *(lack.settings if lack else ())]), markup=False)
 
 
 def fetch_with_bar(dataset: str, dest: Path) -> Path:

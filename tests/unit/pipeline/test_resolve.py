@@ -12,7 +12,7 @@ from pipeline import code_hash
 from pipeline.cli.main import main
 from pipeline.config import ConfigError, PipelineConfig, with_settings
 from pipeline.resolve import for_a_cluster, for_this_machine, with_facts
-from tests.conftest import idx_bytes
+from tests.conftest import idx_bytes, write_pair
 
 COMPILE = ("compile", "--set", "push.to=artifact", "--image", "registry.example/mnist:1")
 
@@ -60,6 +60,93 @@ def test_a_recipe_that_cannot_train_is_refused(
     assert done.exit_code == 2
     assert done.output == f"mnist: {message}\n"
     assert not list(Path().iterdir())
+
+
+def data_set(folder: Path, train: list[int], test: list[int] | None) -> Path:
+    """IDX files with so many images of each class, 20 x 24 pixels; None: no test files."""
+    folder.mkdir()
+    for split, counts in (("train", train), ("t10k", test)):
+        if counts is not None:
+            labels = np.repeat(np.arange(len(counts)), counts).astype(np.uint8)
+            write_pair(folder, split, np.zeros((len(labels), 20, 24), np.uint8), labels)
+    return folder
+
+
+FEW = {
+    "one class": ([40], [20], "fewer than two classes: a classifier needs two or more", ""),
+    "too few to validate": (
+        [6, 5],
+        None,
+        "11 examples: at least 12 are needed for training, one to validate",
+        "",
+    ),
+    "few test images of a class": (
+        [40, 40],
+        [20, 3],
+        "gates.class_examples = 10, but class 1 has 3 test images",
+        "gates.class_examples=3",
+    ),
+    "no test image of a class": (
+        [40, 40, 40],
+        [20, 20, 0],
+        "gates.class_examples = 10, but class 2 has 0 test images",
+        "gates.class_examples=0 data_gate.allow=test.missing_class",
+    ),
+    "no training image of a class": (
+        [40, 0, 40],
+        [20, 20, 20],
+        "no training image of class 1",
+        "data_gate.allow=train.missing_class",
+    ),
+    "no image of a class": (
+        [40, 0, 40],
+        [20, 0, 20],
+        "no training image of class 1; gates.class_examples = 10, but class 1 has 0 test images",
+        "gates.class_examples=0 data_gate.allow=train.missing_class",
+    ),
+    "few images to cut a test split from": (
+        [30, 30],
+        None,
+        "gates.class_examples = 10, but the test split has 10 images in all, cut off from those for "
+        "training, of 2 classes",
+        "gates.class_examples=0",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", [("run",), COMPILE], ids=["run", "compile"])
+@pytest.mark.parametrize("case", FEW)
+def test_data_that_no_model_could_pass_with_are_refused_and_the_hint_helps(
+    case: str, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test, message, settings = FEW[case]
+    folder = data_set(tmp_path / "data", train, test)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given = ["data.num_classes=3"] if len(train) == 3 else []
+
+    done = CliRunner().invoke(
+        main, [*command, "--data-dir", str(folder), *(f"--set={setting}" for setting in given)]
+    )
+
+    assert done.exit_code == 2
+    assert not list(Path().iterdir())
+    assert len(done.output.splitlines()) == 1
+    assert done.output.startswith(f"mnist: {folder}: {message}")
+    if settings:
+        options = " ".join(f"--set {setting}" for setting in settings.split())
+        assert done.output.endswith(f"add images, or go without them with {options}\n")
+        with_facts(with_settings(PipelineConfig(), [*given, *settings.split()]), folder)
+
+
+def test_what_is_allowed_already_stays_allowed(tmp_path: Path) -> None:
+    folder = data_set(tmp_path / "data", [40, 0, 40], [20, 20, 20])
+    config = with_settings(PipelineConfig(), ["data.num_classes=3", "data_gate.allow=test.leakage"])
+
+    with pytest.raises(ConfigError, match=r"data_gate\.allow=test\.leakage,train\.missing_class$"):
+        with_facts(config, folder)
+    for_all = config.replace("data_gate", allow=("train.*",))
+    assert with_facts(for_all, folder).data.num_classes == 3
 
 
 def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:

@@ -259,6 +259,8 @@ def test_one_name_lets_nothing_else_pass(digits: Data, tmp_path: Path) -> None:
         )
     assert "test.missing_class" in str(caught.value)
     assert "test.leakage (" not in str(caught.value)
+    # Who follows the hint still allows what was allowed before.
+    assert "--set 'data_gate.allow=test.leakage,*.skew.*,test.missing_class" in str(caught.value)
 
 
 def of_schema(labels: list[int], severity: int | None = None) -> anomalies_pb2.Anomalies:

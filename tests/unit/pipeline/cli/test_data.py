@@ -27,7 +27,9 @@ def test_it_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
         "split  test: 6, cut off from 36 for training",
         "class  2 fox: train 12",
         "reads  32 x 48 pixels x 3 channels",
-        f"next   mnist run --data-dir '{folder}' --set data.size=32x48",
+        "note   gates.class_examples = 10, but the test split has 6 images in all, cut off from those for "
+        "training, of 3 classes",
+        f"next   mnist run --data-dir '{folder}' --set data.size=32x48 --set gates.class_examples=0",
     ):
         assert line in said.splitlines(), said
 
