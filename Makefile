@@ -41,7 +41,7 @@ test: data  ## all tests, whole pipeline runs included, two files at a time: JOB
 
 test-flink: data  ## the pipeline on Flink, against the run on this machine; needs Java 17 and Maven
 	@setup/flink/job_server.sh
-	@MNIST_FLINK_JAR=.cache/flink/job-server.jar $(BIN)/pytest -m flink tests/flink
+	@FLINK_JOB_SERVER_JAR=.cache/flink/job-server.jar $(BIN)/pytest -m flink tests/flink
 
 test-fresh:  ## set-up and a run in a Debian 13 made from nothing; needs root and debootstrap; CACHE=a uv cache to use
 	@setup/test_fresh.sh $(CACHE)
@@ -66,7 +66,7 @@ image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name B
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
-	@MNIST_IMAGE=$(IMAGE) MNIST_ENGINE=$(or $(ENGINE),$$(setup/find_engine.sh)) MNIST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
+	@TEST_IMAGE=$(IMAGE) TEST_ENGINE=$(or $(ENGINE),$$(setup/find_engine.sh)) TEST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
 
 lock: $(READY)  ## write uv.lock anew from pyproject.toml
 	@$(BIN)/python -m setup.lock

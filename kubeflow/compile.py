@@ -17,6 +17,7 @@ from kubeflow.bindings import Binding
 from kubeflow.parameters import Parameter
 from kubeflow.settings import KubeflowConfig, Node, bucket
 from kubeflow.spec import File
+from pipeline import product
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.definition import create_pipeline
 from pipeline.nodes import NodeId
@@ -254,7 +255,8 @@ def _text(value: Json) -> str:
 def _comments(compiled: Compiled) -> Iterator[str]:
     spec = compiled.pipeline_spec
     yield f"# {spec['pipelineInfo']['name']}: {_DESCRIPTION}\n"
-    yield "# Made by `mnist compile`, for `mnist submit` and `mnist kubeflow emulate`.\n"
+    name = product.NAME
+    yield f"# Made by `{name} compile`, for `{name} submit` and `{name} kubeflow emulate`.\n"
     if compiled.service_account:
         yield f"# Service account: {compiled.service_account}\n"
     yield "# Parameters:\n"

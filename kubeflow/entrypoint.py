@@ -29,7 +29,7 @@ Json = Any
 
 # Where the launcher keeps what belongs to a remote URI, below its root, which is / in a pod.
 FOLDERS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
-ROOT_VARIABLE = "MNIST_LAUNCHER_ROOT"
+ROOT_VARIABLE = "LAUNCHER_ROOT"
 LOGS_OUTPUT = "executor-logs"
 # Artifact types that have Kubeflow's names, for its page to know them, and the classes behind them.
 CLASSES = {
@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument(bindings.FLAG, default="[]")
     arguments, beam_args = parser.parse_known_args(argv)
     name = arguments.executor_class_path
-    scratch = Path(tempfile.mkdtemp(prefix="mnist-step-"))
+    scratch = Path(tempfile.mkdtemp(prefix="step-"))
     os.umask(UMASK)
     _quieten()
     try:

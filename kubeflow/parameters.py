@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kubeflow.bindings import Binding, Path, decode
+from pipeline import product
 from pipeline.config import ConfigError, PipelineConfig
 
 Json = Any
@@ -59,8 +60,8 @@ PARAMETERS = (
         "data.fingerprint",
         "STRING",
         "probe-fingerprint",
-        "Fingerprint of the data (`mnist compile --data-dir` prints it). Other contents in the same folder "
-        "need another one, or results are taken from the cache. Empty: not checked.",
+        f"Fingerprint of the data (`{product.NAME} compile --data-dir` prints it). Other contents in the "
+        "same folder need another one, or results are taken from the cache. Empty: not checked.",
     ),
     Parameter("recipe", "trainer.recipe", "STRING", "probe-recipe", "Hyper-parameters by name."),
     Parameter(

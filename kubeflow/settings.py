@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveInt, ValidationError, field_validator
 
 from pipeline import config as pipeline_config
+from pipeline import product
 from pipeline.config import ConfigError, PipelineConfig, Section
 
 SCHEMES = ("minio", "s3", "gs")
@@ -81,9 +82,10 @@ class KubeflowConfig(Section):
     """Where the compiled pipeline keeps things and how its pods look."""
 
     pipeline_root: str = Field(
-        "minio://mlpipeline/v2/artifacts/mnist", description="folder of the artifacts in an object store"
+        f"minio://mlpipeline/v2/artifacts/{product.NAME}",
+        description="folder of the artifacts in an object store",
     )
-    image: str = Field("mnist-tfx:latest", min_length=1, description="image of every node")
+    image: str = Field(f"{product.DISTRIBUTION}:latest", min_length=1, description="image of every node")
     gpu_image: str = Field("", description="image of nodes with GPUs; empty: kubeflow.image")
     image_pull_policy: Literal["", "Always", "Never", "IfNotPresent"] = Field(
         "", description="when the image is pulled; empty: Kubernetes' default"

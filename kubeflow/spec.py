@@ -14,6 +14,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipeline import product
 from pipeline.errors import UserError
 
 Json = Any
@@ -196,7 +197,7 @@ def read_file(path: Path) -> File:
     try:
         return read(path.read_text())
     except (SpecError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: {error}; `mnist compile -o {path}` makes one") from None
+        raise SpecError(f"{path}: {error}; `{product.NAME} compile -o {path}` makes one") from None
 
 
 def _typed(name: str, text: str, kind: str) -> Json:

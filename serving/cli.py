@@ -195,5 +195,5 @@ def _say_ready(config: ServerConfig, at: Addresses, ready_file: Path | None) -> 
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"mnist: {message}", err=True)
+    click.echo(f"{click.get_current_context().find_root().info_name}: {message}", err=True)
     sys.exit(BAD_INPUT)

@@ -10,7 +10,7 @@ import click
 from components.shared import files
 from kubeflow import settings as kubeflow_settings
 from kubeflow.settings import KubeflowConfig
-from pipeline import resolve
+from pipeline import product, resolve
 from pipeline.config import PipelineConfig
 from pipeline.runtime import environment, logs
 
@@ -20,7 +20,7 @@ from pipeline.runtime import environment, logs
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("mnist.yaml"),
+    default=Path(f"{product.NAME}.yaml"),
     show_default=True,
     help="The file to write.",
 )

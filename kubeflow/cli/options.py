@@ -26,7 +26,7 @@ ACCESS = (
 RUN = (
     click.option("--experiment", help="Group of runs. [default: the pipeline's name]"),
     click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter; repeatable."),
-    click.option("--pipeline-root", metavar="URI", help="Folder of the artifacts, e.g. s3://bucket/mnist."),
+    click.option("--pipeline-root", metavar="URI", help="Folder of the artifacts, e.g. s3://bucket/runs."),
     click.option("--service-account", help="Account of the run's pods. [default: as compiled]"),
     click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed."),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kubeflow.cli.emulate import STORE, UPLOADS, put
+from pipeline import product
 from pipeline.runtime import environment
 
 
@@ -29,7 +30,8 @@ def serve_emulator(store: Path, uploads: tuple[str, ...], port: int, workers: in
     options = emulator.Options(store.absolute(), workers=workers)
     put(options.objects(), uploads)
     with server.serving(options, port=port) as url:
-        click.echo(f"{url} is the --host of mnist submit, schedule and kubeflow status; Ctrl-C ends it")
+        name = product.NAME
+        click.echo(f"{url} is the --host of {name} submit, schedule and kubeflow status; Ctrl-C ends it")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from kubeflow.cli.watch import wait_for
     "--poll", type=click.FloatRange(min=0.05), default=5.0, show_default=True, help="Seconds between looks."
 )
 def submit(package: Path, run_name: str | None, wait: bool, poll: float, **options: Any) -> None:
-    """Start a run of a compiled pipeline (`mnist compile`).
+    """Start a run of a compiled pipeline (`compile`).
 
     Exit code: 0 submitted (with --wait: succeeded), 1 the run failed or the server refused, 2 bad input,
     130 interrupted (the run goes on).

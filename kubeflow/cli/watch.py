@@ -9,6 +9,7 @@ import click
 from kubeflow import submit as kubeflow_submit
 from kubeflow.api import BACKEND_NAMESPACE, Api
 from kubeflow.submit import SKIPPED, SUCCEEDED, RunState
+from pipeline import product
 from pipeline.errors import INTERRUPTED, RefusedError
 
 
@@ -41,7 +42,7 @@ def wait_for(api: Api, run_id: str, poll_s: float) -> None:
                 explained |= without_pod
                 click.echo(why_no_pod(sorted(without_pod), run_id, api))
     except KeyboardInterrupt:
-        click.echo(f"no longer following; the run goes on: mnist kubeflow status {run_id}")
+        click.echo(f"no longer following; the run goes on: {product.NAME} kubeflow status {run_id}")
         sys.exit(INTERRUPTED)
     assert state is not None
     verdict(state, api)

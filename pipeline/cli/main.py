@@ -49,7 +49,7 @@ PAGES = {
     "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
     "schedule": Page("kubeflow.cli.schedule:schedule", "Run a compiled pipeline again and again."),
     "serve": Page("serving.cli:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."),
-    "submit": Page("kubeflow.cli.submit:submit", "Start a run of a compiled pipeline (`mnist compile`)."),
+    "submit": Page("kubeflow.cli.submit:submit", "Start a run of a compiled pipeline (`compile`)."),
     "tune": Page(
         "pipeline.cli.tune:tune",
         "Search for a better recipe, by accuracy on the validation split, with TFX's Tuner.",

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.flink, pytest.mark.timeout(2 * RUN_S)]
 @pytest.fixture(scope="module")
 def jar() -> Path:
     """Beam's job server for Flink, with Flink in it."""
-    path = Path(os.environ.get("MNIST_FLINK_JAR", ""))
+    path = Path(os.environ.get("FLINK_JOB_SERVER_JAR", ""))
     if not shutil.which("java"):
         pytest.skip("Java is not here: install a JRE 17")
     if not path.is_file():

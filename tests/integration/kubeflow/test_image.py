@@ -1,6 +1,6 @@
 """The container image: what is in it, and a step of the compiled pipeline in it. Opt-in: `make test-image`.
 
-MNIST_IMAGE names the image, MNIST_ENGINE the engine (podman or docker), MNIST_RUN_ARGS its options.
+TEST_IMAGE names the image, TEST_ENGINE the engine (podman or docker), TEST_RUN_ARGS its options.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from setup.image_inputs import lock_sha256
 from tests.conftest import TINY_TEST, TINY_TRAIN
 from tests.unit.kubeflow.conftest import REPOSITORY, Compile
 
-IMAGE = os.environ.get("MNIST_IMAGE", "")
-ENGINE = os.environ.get("MNIST_ENGINE", "podman")
+IMAGE = os.environ.get("TEST_IMAGE", "")
+ENGINE = os.environ.get("TEST_ENGINE", "podman")
 MAX_BYTES = 3.2 * 10**9  # of the cpu target
 USER = "10001"
 STEP = "minio://mlpipeline/v2/artifacts/mnist/ImageExampleGen"  # folder of the step's outputs
 
 pytestmark = [
     pytest.mark.image,
-    pytest.mark.skipif(not IMAGE, reason="MNIST_IMAGE is not set: make test-image"),
+    pytest.mark.skipif(not IMAGE, reason="TEST_IMAGE is not set: make test-image"),
 ]
 
 
@@ -38,7 +38,7 @@ def run_in_image(*command: str, mounts: dict[Path, str] | None = None) -> subpro
     options = ["run", "--rm", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     for folder, place in (mounts or {}).items():
         options += ["--volume", f"{folder}:{place}"]
-    extra = shlex.split(os.environ.get("MNIST_RUN_ARGS", ""))
+    extra = shlex.split(os.environ.get("TEST_RUN_ARGS", ""))
     return subprocess.run(
         [ENGINE, *options, *extra, IMAGE, *command], capture_output=True, text=True, check=False
     )

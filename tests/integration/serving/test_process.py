@@ -366,7 +366,7 @@ def test_bad_settings_end_in_one_line(tmp_path: Path, arguments: list[str], mess
         command = ["--model-dir", str(tmp_path), "--rest-port", "0", "--port", "0"]
         result = CliRunner().invoke(serve, [*command, *(each.format(**words) for each in arguments)])
     assert result.exit_code == 2
-    assert result.output.startswith("mnist: ")
+    assert result.output.startswith("serve: ")
     assert message.format(**words) in result.output
     assert len(result.output.splitlines()) == 1
 

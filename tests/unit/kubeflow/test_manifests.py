@@ -17,6 +17,7 @@ import yaml
 from kubernetes import client as kubernetes
 
 from kubeflow import settings as kubeflow_settings
+from pipeline import product
 from tests.unit.kubeflow import openapi
 from tests.unit.kubeflow.conftest import REPOSITORY
 
@@ -328,7 +329,7 @@ def test_the_parts_of_tf_serving_find_each_other(composed: dict[str, list[Json]]
     assert f"--rest_api_port={ports['http']}" in serving["args"]
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports.keys()
     for probe in ("startupProbe", "readinessProbe"):
-        assert serving[probe]["httpGet"] == {"path": "/v1/models/mnist", "port": "http"}
+        assert serving[probe]["httpGet"] == {"path": f"/v1/models/{product.NAME}", "port": "http"}
     for rule in find(documents, "NetworkPolicy")["spec"]["ingress"]:
         assert {port["port"] for port in rule["ports"]} <= ports.keys()
 
@@ -358,7 +359,7 @@ def test_the_volume_is_the_one_that_the_pusher_writes_to(composed: dict[str, lis
             claims = [v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
             assert [entry["claimName"] for entry in claims] == [claim]
     predictor = find(composed["kserve/overlays/pvc"], "InferenceService")["spec"]["predictor"]
-    assert predictor["model"]["storageUri"] == f"pvc://{claim}/mnist"
+    assert predictor["model"]["storageUri"] == f"pvc://{claim}/{product.NAME}"
 
 
 def test_both_servers_are_the_release_that_the_client_speaks(composed: dict[str, list[Json]]) -> None:

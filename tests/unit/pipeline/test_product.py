@@ -36,11 +36,11 @@ def test_the_settings_have_the_names() -> None:
 
 
 @pytest.mark.slow
-def test_a_fork_renames_itself_by_two_files(tmp_path: Path) -> None:
+def test_a_fork_renames_itself_as_the_page_says(tmp_path: Path) -> None:
     """What docs/fork.md says, done to a copy; the tests of the command line pass in it."""
-    for part in ("components", "pipeline", "serving", "tests", "trainer"):
+    for part in ("components", "kubeflow", "pipeline", "serving", "tests", "trainer"):
         shutil.copytree(REPOSITORY / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("Makefile", "pyproject.toml"):
+    for part in ("Makefile", "pyproject.toml", "uv.lock"):
         shutil.copy(REPOSITORY / part, tmp_path)
     name = "letters" if product.NAME != "letters" else "figures"
     _replace(tmp_path / "pipeline/product.py", r'^NAME = ".*"$', f'NAME = "{name}"')
@@ -53,7 +53,18 @@ def test_a_fork_renames_itself_by_two_files(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
         ).stdout
 
-    checks = ("tests/unit/pipeline/cli/test_main.py", "tests/unit/pipeline/test_product.py")
+    (rename,) = re.findall("^grep .*$", (REPOSITORY / "docs/fork.md").read_text(), re.MULTILINE)
+    names = {"mnist": product.NAME, "letters": name}
+    output("sh", "-c", re.sub("|".join(names), lambda found: names[found[0]], rename))
+    for kind in ("manifests", "configs"):
+        for file in (tmp_path / "kubeflow" / kind).rglob("*.*"):
+            assert product.NAME not in file.read_text().replace(f"data/{product.DATASET}", ""), file
+
+    checks = (
+        "tests/unit/pipeline/cli/test_main.py",
+        "tests/unit/pipeline/test_product.py",
+        "tests/unit/kubeflow/test_manifests.py",
+    )
     tests = output(
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *checks
     )

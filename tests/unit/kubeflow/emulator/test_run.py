@@ -112,7 +112,7 @@ python -c '
 import json, os, pathlib, sys
 message = json.loads(sys.argv[1])
 output = message["outputs"]["artifacts"]["o"]["artifacts"][0]
-local = pathlib.Path(os.environ["MNIST_LAUNCHER_ROOT"], output["uri"].replace("://", "/"))
+local = pathlib.Path(os.environ["LAUNCHER_ROOT"], output["uri"].replace("://", "/"))
 assert not local.exists() and local.parent.is_dir()
 (local / "empty").mkdir(parents=True)
 (local / "file").write_text("contents")
@@ -127,7 +127,7 @@ def answering(metadata: str, **more: Any) -> Spec:
 
 
 def test_what_a_step_wrote_reaches_the_next_one_with_its_type_blanked(tmp_path: Path) -> None:
-    look = f'printf "%s" "$1" > {tmp_path}/seen; cd "$MNIST_LAUNCHER_ROOT"/minio/bucket/root/shell; '
+    look = f'printf "%s" "$1" > {tmp_path}/seen; cd "$LAUNCHER_ROOT"/minio/bucket/root/shell; '
     look += f"cat */a/*/o/file > {tmp_path}/file"
     done = run(
         spec(
