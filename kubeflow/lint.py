@@ -34,12 +34,12 @@ _ARTIFACT_FOLDERS = (
 class Finding:
     """One thing that would not work."""
 
-    where: str
+    place: str
     reason: str
 
     def __str__(self) -> str:
         """One line for a person."""
-        return f"{self.where}: {self.reason}"
+        return f"{self.place}: {self.reason}"
 
 
 Rule = Callable[[File], Iterator[Finding]]

@@ -1,4 +1,4 @@
-"""`mnist monitor`: what a server was asked, beside what its model was trained on."""
+"""`mnist monitor`: the requests of a server compared with the data that its model was trained on."""
 
 from __future__ import annotations
 
@@ -37,12 +37,22 @@ _LIMIT = click.FloatRange(0, 1)
     "--run", metavar="ID", help="The run that trained the model. [default: the newest that pushed]"
 )
 @click.option("--any-version", is_flag=True, help="Take requests to other versions of the model too.")
-@click.option("--max-images", type=_LIMIT, default=0.1, show_default=True, help="Drift of an image fact.")
 @click.option(
-    "--max-classes", type=_LIMIT, default=0.1, show_default=True, help="Drift of the predicted classes."
+    "--max-image-distance", type=_LIMIT, default=0.1, show_default=True, help="Limit for an image fact."
 )
 @click.option(
-    "--max-confidence", type=_LIMIT, default=0.1, show_default=True, help="Drift of the confidence."
+    "--max-class-distance",
+    type=_LIMIT,
+    default=0.1,
+    show_default=True,
+    help="Limit for the predicted classes.",
+)
+@click.option(
+    "--max-confidence-distance",
+    type=_LIMIT,
+    default=0.1,
+    show_default=True,
+    help="Limit for the confidence.",
 )
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as JSON."
@@ -55,9 +65,9 @@ def monitor(
     logs: Path,
     run: str | None,
     any_version: bool,
-    max_images: float,
-    max_classes: float,
-    max_confidence: float,
+    max_image_distance: float,
+    max_class_distance: float,
+    max_confidence_distance: float,
     json_file: Path | None,
     html_file: Path | None,
     root: str | None,
@@ -70,7 +80,12 @@ def monitor(
     Exit code: 0 no drift, 2 bad input, 3 drift.
     """
     config = config_of(root, settings)
-    found = _findings(config, logs, run, any_version, (max_images, max_classes, max_confidence))
+    limits = {
+        "max_image_distance": max_image_distance,
+        "max_class_distance": max_class_distance,
+        "max_confidence_distance": max_confidence_distance,
+    }
+    found = _findings(config, logs, run, any_version, limits)
     if json_file:
         files.write_text(json_file, json.dumps(found.as_json(), indent=2) + "\n")
     if html_file:
@@ -83,7 +98,7 @@ def monitor(
 
 
 def _findings(
-    config: PipelineConfig, logs: Path, run: str | None, any_version: bool, limits: tuple[float, ...]
+    config: PipelineConfig, logs: Path, run: str | None, any_version: bool, limits: dict[str, float]
 ) -> Findings:
     past = History(config)
     log = config.logs_dir / f"monitor-{new_run_id()}.log"
@@ -92,7 +107,7 @@ def _findings(
             from pipeline.monitor import drift
         expected = drift.expected(drift.find_run(past, run))
         observed = drift.observe(logs, expected, any_version)
-        return drift.compare(expected, observed, drift.Limits(*limits))
+        return drift.compare(expected, observed, drift.Limits(**limits))
 
 
 def _print(found: Findings) -> None:
@@ -119,7 +134,7 @@ def _print(found: Findings) -> None:
     verdict = "drift" if found.drifted else "no drift"
     click.echo(
         f"\n{verdict}: {seen.images:,} images in {seen.requests:,} requests to version "
-        f"{found.expected.version}, beside run {found.expected.run}"
+        f"{found.expected.version}, compared with run {found.expected.run}"
     )
     for count, what in (
         (seen.elsewhere, "requests to other models or versions were left out"),

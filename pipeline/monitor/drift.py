@@ -38,9 +38,9 @@ class MonitorError(UserError):
 class Limits:
     """Distances, beyond what chance explains, that are drift."""
 
-    images: float = 0.1
-    classes: float = 0.1
-    confidence: float = 0.1
+    max_image_distance: float = 0.1
+    max_class_distance: float = 0.1
+    max_confidence_distance: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
         seen = observed.histograms[fact]
         if seen.sum():
             apart = distance.of_histograms(histogram, seen)
-            limit = limits.confidence if fact == CONFIDENCE else limits.images
+            limit = limits.max_confidence_distance if fact == CONFIDENCE else limits.max_image_distance
             found.append(
                 Comparison(fact, median(histogram), median(seen), None, apart.value, apart.noise, limit)
             )
@@ -259,7 +259,7 @@ def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
                 worst,
                 apart.value,
                 apart.noise,
-                limits.classes,
+                limits.max_class_distance,
             )
         )
     return Findings(expected, observed, tuple(found))

@@ -65,7 +65,9 @@ class Model:
 
     config: ModelConfig
     versions: dict[int, Version] = field(default_factory=dict)
-    settled: bool = False  # each version that was there at the beginning is loaded, or cannot be
+    first_versions_tried: bool = (
+        False  # each version that was there at the beginning is loaded, or cannot be
+    )
 
     @property
     def failed(self) -> bool:
@@ -160,7 +162,7 @@ class Loader:
             models = {}
             for config in configs:
                 model = self._models.get(config.name) or Model(config)
-                models[config.name] = Model(config, model.versions, model.settled)
+                models[config.name] = Model(config, model.versions, model.first_versions_tried)
             dropped = [model for name, model in self._models.items() if name not in models]
             self._models = models
         for model in dropped:
@@ -177,7 +179,7 @@ class Loader:
     def _is_ready(self) -> bool:
         models = self._models.values()
         answering = [model for model in models if model.available]
-        return all(model.settled for model in models) and (bool(answering) or not self._models)
+        return all(model.first_versions_tried for model in models) and (bool(answering) or not self._models)
 
     @property
     def names(self) -> list[str]:
@@ -269,7 +271,7 @@ class Loader:
                     )
 
     def _await(self, names: Sequence[str], timeout_s: float) -> None:
-        def settled() -> bool:
+        def available_or_failed() -> bool:
             return all(
                 self._models[name].available
                 or any(version.error is not None for version in self._models[name].versions.values())
@@ -278,7 +280,7 @@ class Loader:
             )
 
         with self._changed:
-            self._changed.wait_for(settled, timeout_s)
+            self._changed.wait_for(available_or_failed, timeout_s)
             missing = [
                 self._models[name]
                 for name in names
@@ -347,7 +349,7 @@ class Loader:
             self._load_if_new(model, number, found[number])
         if wanted:
             with self._changed:
-                model.settled = True
+                model.first_versions_tried = True
                 self._changed.notify_all()
         # As long as nothing that is wanted answers, what answers now goes on.
         if wanted and not wanted & set(model.available):

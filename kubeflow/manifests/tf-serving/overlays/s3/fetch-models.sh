@@ -16,7 +16,7 @@ trap 'exit 0' TERM INT
 newest_first() { grep -x '[0-9][0-9]*' | sort -rn; }
 
 # Whether a version is complete in the store and was so one round ago.
-settled() {
+upload_complete() {
   rclone lsf --recursive --files-only --format ps "$SOURCE/$1" | sort >"$state/now"
   if cmp -s "$state/now" "$state/$1"; then
     grep -q '^saved_model\.pb;' "$state/now"
@@ -37,7 +37,7 @@ look() {
   here=0
   for version in $(tr -d / <"$state/listing" | newest_first); do
     [ "$here" -lt "$KEEP" ] || break
-    [ -d "$TARGET/$version" ] || { settled "$version" && fetch "$version"; } || continue
+    [ -d "$TARGET/$version" ] || { upload_complete "$version" && fetch "$version"; } || continue
     here=$((here + 1))
   done
   # What is here and whole counts, so that a broken upload never takes the last good version away.
