@@ -43,12 +43,10 @@ WITHOUT_EFFECT = {
     "enable_signature_method_name_check": "method names are not checked",
     "flush_filesystem_caches": "files are not kept in memory",
     "mixed_precision": "models are run as they are",
-    "num_tflite_interpreters_per_pool": "TF Lite models are not served",
-    "num_tflite_pools": "TF Lite models are not served",
+    "num_tflite_interpreters_per_pool": "an interpreter runs a request as a whole",
     "num_unload_threads": "versions are unloaded as soon as nobody asks them",
     "per_process_gpu_memory_fraction": "memory of GPUs is taken as it is needed",
     "platform_config_file": "the platform is TensorFlow",
-    "prefer_tflite_model": "TF Lite models are not served",
     "remove_unused_fields_from_bundle_metagraph": "nothing is kept of it",
     "skip_initialize_tpu": "there is no TPU",
     "tensorflow_inter_op_parallelism": "operations of a request run one after the other",
@@ -122,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     add("tensorflow_intra_op_parallelism", int, 0, "threads for an operation")
     add("ssl_config_file", str, "", "key and certificate for gRPC")
     add("saved_model_tags", str, "serve", "of the meta graph")
+    add("prefer_tflite_model", bool, False, "serve a version's model.tflite where there is one")
+    add("num_tflite_pools", int, 1, "interpreters of a TF Lite model: requests that run at a time")
     add("grpc_channel_arguments", str, "", "name=value, name=value …")
     add("grpc_max_threads", int, 0, "threads that work on gRPC requests")
     add("enable_model_warmup", bool, True, "replay a model's warm-up requests")
@@ -177,6 +177,8 @@ def _config(flags: argparse.Namespace, stack: ExitStack) -> ServerConfig:
             retry_s=flags.load_retry_interval_micros / 1e6,
             op_threads=intra,
             tags=tuple(flags.saved_model_tags.split(",")),
+            prefer_tflite=flags.prefer_tflite_model,
+            tflite_interpreters=max(flags.num_tflite_pools, 1),
             allow_early_labels=flags.allow_version_labels_for_unavailable_models,
         ),
         warm_up_times=max(flags.num_request_iterations_for_warmup, 1) if flags.enable_model_warmup else 0,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+TFLITE_FILE = "model.tflite"  # TF Serving's name for it
+MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", TFLITE_FILE)
 
 
 def is_version(folder: Path) -> bool:
-    """Whether a folder is itself a SavedModel, and no folder of versions."""
+    """Whether a folder is itself a SavedModel or a TF Lite model, and no folder of versions."""
     return any((folder / name).is_file() for name in MODEL_FILES)
 
 

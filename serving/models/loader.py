@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.models.config_file import ModelConfig
-from serving.models.folders import hint, is_version
+from serving.models.folders import TFLITE_FILE, hint, is_version
 from serving.models.servable import TAGS, Servable
+from serving.models.tflite import TfLiteServable
 from serving.protocol.errors import Code, ServingError, invalid
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Loading:
     retry_s: float = 60.0
     op_threads: int = 1  # of each model, see Servable
     tags: tuple[str, ...] = TAGS  # of the meta graph
+    prefer_tflite: bool = False  # a version with a model.tflite is served by its interpreter
+    tflite_interpreters: int = 1  # of each such version: requests that run at a time
     allow_early_labels: bool = False  # labels may name versions that do not answer yet
 
 
@@ -382,7 +385,7 @@ class Loader:
         log.info("%s: loading version %d from %s", name, number, folder)
         servable = None
         try:
-            servable = Servable(name, number, folder, self._loading.op_threads, self._loading.tags)
+            servable = self._open(name, number, folder)
             self._warm_up(servable)
         except ServingError as error:
             if servable is not None:
@@ -396,6 +399,12 @@ class Loader:
             return
         self._note(model, number, Version(folder, State.AVAILABLE, servable=servable, stamp=stamp))
         log.info("%s: version %d is available after %.1f s", name, number, time.monotonic() - start)
+
+    def _open(self, name: str, number: int, folder: Path) -> Servable:
+        loading = self._loading
+        if loading.prefer_tflite and (folder / TFLITE_FILE).is_file():
+            return TfLiteServable(name, number, folder, loading.op_threads, loading.tflite_interpreters)
+        return Servable(name, number, folder, loading.op_threads, loading.tags)
 
     def _unload(self, model: Model, number: int, version: Version) -> None:
         if version.servable is None:
@@ -420,7 +429,7 @@ class Loader:
 
 
 def find_versions(base_path: Path) -> dict[int, Path] | None:
-    """The version folders of a model that hold a SavedModel; None when the base folder cannot be read.
+    """The version folders of a model that hold a model; None when the base folder cannot be read.
 
     `00000123` is version 123; anything that is no number is left alone, and so is a folder without the
     model's file: whoever copies a model may make the folder long before it is complete.

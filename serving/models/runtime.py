@@ -19,10 +19,11 @@ if _hidden:
     sys.modules["matplotlib"] = None  # type: ignore[assignment]
 try:
     import tensorflow as tf
+    from tensorflow.lite.python import schema_py_generated as tflite_schema
 finally:
     if _hidden:
         del sys.modules["matplotlib"]
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-__all__ = ["tf"]
+__all__ = ["tf", "tflite_schema"]

@@ -49,7 +49,7 @@ class Servable:
         self.version = version
         self.folder = folder
         # Signatures whose requests may be joined, for the model says so.
-        self.independent = independence.signatures(folder)
+        self.independent = self._independent()
         # Signatures whose answers turned out not to have a row for each example.
         self.indivisible: set[str] = set()
         # How to join them, where the model brings that along and the server looks at it.
@@ -58,6 +58,14 @@ class Servable:
         self._holders = 0
         self._retired = False
         self._lock = threading.Lock()
+        self._tags = tags
+        self.signatures = self._open(op_threads)
+
+    def _independent(self) -> frozenset[str]:
+        return independence.signatures(self.folder)
+
+    def _open(self, op_threads: int) -> dict[str, Signature]:
+        """Load the model; its signatures by key."""
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=op_threads,
             inter_op_parallelism_threads=-1,  # the thread that calls does the work
@@ -67,9 +75,9 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, tags, str(folder))
+                meta_graph = tf.compat.v1.saved_model.load(self._session, self._tags, str(self.folder))
             graph.finalize()
-            self.signatures = {
+            return {
                 key: Signature(key, definition, guard.needs_guard(meta_graph.graph_def, definition))
                 for key, definition in sorted(meta_graph.signature_def.items())
                 if not key.startswith("__saved_model")
@@ -102,7 +110,7 @@ class Servable:
             self._holders -= 1
             last = self._retired and self._holders == 0
         if last:
-            self._session.close()
+            self._close()
 
     def retire(self) -> None:
         """Take no new holders, and close as soon as the last one lets go."""
@@ -112,7 +120,10 @@ class Servable:
             self._retired = True
             last = self._holders == 0
         if last:
-            self._session.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._session.close()
 
     def run(
         self, signature: Signature, outputs: tuple[str, ...], values: Sequence[np.ndarray]

@@ -61,11 +61,14 @@ def test_the_command_line_of_its_image(tmp_path: Path) -> None:
         "--load_retry_interval_micros",
         "500000",
         "--tensorflow_session_parallelism=3",
+        "--prefer_tflite_model",
+        "--num_tflite_pools=2",
     )
     assert found.rest_port is None, "the last one counts"
     assert found.batching.join is Join.ALL
     assert found.batching.max_batch_size == 8
     assert found.batching_per_model
+    assert (found.loading.prefer_tflite, found.loading.tflite_interpreters) == (True, 2)
     assert found.metrics_path == "/metrics"
     assert found.cors
     assert found.grpc_arguments == {"grpc.max_connection_age_ms": 2000, "grpc.lb_policy_name": "grpclb"}
