@@ -76,6 +76,11 @@ class Api:
     host: str
     namespace: str | None
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server is that of the pod's own cluster, which is found without an option."""
+        return self.host == IN_CLUSTER_HOST.format(BACKEND_NAMESPACE)
+
     def run_page(self, run_id: str) -> str:
         """Address of a run in the browser."""
         return f"{self.host}/#/runs/details/{run_id}"
@@ -112,9 +117,14 @@ def connect(access: Access) -> Api:
             kfp_server_api.ApiClient(config)
         ).healthz_service_get_healthz_with_http_info(_request_timeout=TIMEOUT_S)
         if "json" not in headers.get("Content-Type", ""):
+            remedy = (
+                "the token that was given does not get past it"
+                if credentials or access.token
+                else "give a token with --token-file or --existing-token"
+            )
             raise ApiError(
                 f"{host} answers with a page, not as the API of Kubeflow Pipelines: a login page perhaps; "
-                "give a token with --token-file or --existing-token"
+                f"{remedy}"
             )
         namespace = access.namespace or _pod_namespace()
         if health.multi_user and not namespace:

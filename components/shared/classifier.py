@@ -53,7 +53,7 @@ def find(folder: Path) -> Path:
         return folder
     newest = model_store.newest(folder)
     if newest is None:
-        raise ModelError(f"{folder}: there is no model; a run pushes one, or name it with --model")
+        raise ModelError(f"{folder}: there is no model; a run pushes one, or name another with --model")
     return newest.folder
 
 

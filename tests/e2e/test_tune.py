@@ -32,7 +32,8 @@ def test_a_search_ends_with_a_recipe(tiny_mnist_dir: Path, tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of 2 trials" in done.stdout
-    assert done.stdout.rstrip().endswith(f"mnist run --recipe-file {recipe}")
+    again = f"mnist run --recipe-file {recipe} --data-dir {tiny_mnist_dir} --root {tmp_path / 'root'}"
+    assert done.stdout.rstrip().endswith(again)
     found = tomllib.loads(recipe.read_text())
     params = resolve(found.pop("recipe"), **found)
     assert params.train_steps == 20
