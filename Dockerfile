@@ -1,4 +1,4 @@
-# The image of every Kubeflow step. Targets: cpu (the default) and gpu. docs/image.md says how to build it.
+# The image of every Kubeflow step: targets cpu (the default) and gpu; and that of the server: serving. docs/image.md says how to build it.
 # Debian 13, whose own Python runs everything.
 ARG BASE=debian:trixie-slim
 
@@ -59,7 +59,7 @@ ARG LOCK_SHA256=unknown
 LABEL org.opencontainers.image.title="${NAME}" org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.licenses="Apache-2.0" code.sha256="${CODE_SHA256}" lock.sha256="${LOCK_SHA256}"
 
-FROM common AS cpu
+FROM common AS on-cpu
 COPY --from=packages-cpu /opt/env /opt/env
 COPY --from=app /opt/app /opt/app
 USER 10001:10001
@@ -69,3 +69,13 @@ ARG CODE_SHA256=unknown
 ARG LOCK_SHA256=unknown
 LABEL org.opencontainers.image.title="${NAME}" org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.licenses="Apache-2.0" code.sha256="${CODE_SHA256}" lock.sha256="${LOCK_SHA256}"
+
+# Taken for tensorflow/serving: its paths, variables, ports and entrypoint.
+FROM on-cpu AS serving
+COPY --from=packages-cpu /opt/env/bin/tensorflow_model_server /usr/bin/tensorflow_model_server
+COPY serving/tf_serving_entrypoint.sh /usr/bin/tf_serving_entrypoint.sh
+ENV MODEL_NAME=model MODEL_BASE_PATH=/models
+EXPOSE 8500 8501
+ENTRYPOINT ["/usr/bin/tf_serving_entrypoint.sh"]
+
+FROM on-cpu AS cpu

@@ -62,7 +62,7 @@ conformance: $(READY)  ## the server's conformance suite against a TF Serving: m
 oracle: $(READY)  ## model functions against the real tf.estimator 2.15, which it installs: make oracle ORACLE_PYTHON=python3.11
 	@TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m tests.oracle.compare $(or $(ORACLE_PYTHON),python3.11)
 
-image: $(READY)  ## the image of the Kubeflow steps: TARGET=cpu|gpu IMAGE=name BASE=image
+image: $(READY)  ## the image of the Kubeflow steps, or of the server: TARGET=cpu|gpu|serving IMAGE=name BASE=image
 	@ENGINE=$(ENGINE) BASE=$(BASE) setup/build_image.sh $(TARGET) $(IMAGE)
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it

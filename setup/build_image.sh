@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image with Docker, podman or buildah, whichever works here.
 #
-#   setup/build_image.sh cpu|gpu NAME
+#   setup/build_image.sh cpu|gpu|serving NAME
 #
 # ENGINE      docker, podman or buildah
 # BASE        the image to start from: Debian 13 or later, or one made of it

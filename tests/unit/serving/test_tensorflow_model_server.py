@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from serving import tensorflow_model_server
 from serving.models.batching_parameters import Join
 from serving.models.config_file import ModelConfig
 from serving.server.run import ServerConfig
+from setup.venv import ROOT
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -37,6 +40,23 @@ def test_the_defaults_are_tf_servings() -> None:
     assert found.warm_up_times == 1
     assert not found.cors
     assert not found.packed_answers
+
+
+def test_the_entrypoint_of_the_image_is_tf_servings(tmp_path: Path) -> None:
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    program.chmod(0o755)
+    entrypoint = [ROOT / "serving/tf_serving_entrypoint.sh", "--enable_batching", "--rest_api_port=9000"]
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "MODEL_NAME": "my model",
+        "MODEL_BASE_PATH": "/models",
+    }
+    given = subprocess.run(entrypoint, env=env, check=True, capture_output=True, text=True).stdout
+    found = config(*given.splitlines())
+    assert found.models == [ModelConfig("my model", Path("/models/my model"))]
+    assert (found.grpc_port, found.rest_port) == (8500, 9000), "what is given counts"
+    assert found.batching.join is Join.ALL
 
 
 def test_the_command_line_of_its_image(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,21 @@ def test_the_image_has_every_package_that_the_project_installs() -> None:
         assert f"!{package}" in kept
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
+
+
+def test_the_servers_image_starts_what_the_project_installs() -> None:
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    (server,) = [stage for stage in stages if " AS serving\n" in stage]
+    assert stages[-1].endswith(" AS cpu\n"), "the last stage is the default"
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    (launcher,) = re.findall(
+        r"^COPY --from=packages-cpu /opt/env/bin/(\S+) /usr/bin/\1$", server, re.MULTILINE
+    )
+    assert launcher in scripts
+    (source, entrypoint) = re.findall(r"^COPY (serving/\S+) (\S+)$", server, re.MULTILINE)[0]
+    assert f'ENTRYPOINT ["{entrypoint}"]' in server
+    assert os.access(ROOT / source, os.X_OK)
+    assert f"exec {launcher} " in (ROOT / source).read_text()
 
 
 def test_secrets_carry_the_index_and_the_certificates_of_this_machine(
