@@ -97,7 +97,7 @@ def _why(stopping: Sequence[Anomaly], allow: Sequence[str]) -> str:
         [
             f"{len(stopping)} anomal{'ies' if many else 'y'} in the data",
             *(f"  {anomaly}" for anomaly in stopping),
-            f"mend the data, or let {'them' if many else 'it'} pass with --set {setting}",
+            f"repair the data, or let {'them' if many else 'it'} pass with --set {setting}",
         ]
     )
 
