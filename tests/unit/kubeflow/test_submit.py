@@ -451,6 +451,10 @@ def test_refusals_say_what_to_do(server: Server, package: Path) -> None:
     assert server.runs == {}
 
 
+def test_an_address_without_a_scheme_is_taken(server: Server) -> None:
+    assert connect(Access(host=server.url.removeprefix("http://"))).host == server.url
+
+
 def test_several_users_submit_into_their_namespace(server: Server, package: Path) -> None:
     server.multi_user = True
 
