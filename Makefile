@@ -1,7 +1,7 @@
 # The two commands are `make run` and `make test`; both build the environment first.
 VENV := .venv
 BIN := $(VENV)/bin
-# Which Python the environment is made of; a name given here makes it anew where it was made of another.
+# Which Python the environment is made of; a name given here makes it again where it was made of another.
 READY := $(VENV)/.ready$(if $(PYTHON),-$(notdir $(PYTHON)))
 # Extras of pyproject.toml; CUDA's libraries come along where there is an NVIDIA GPU.
 EXTRAS ?= dev$(if $(wildcard /dev/nvidia[0-9]*), gpu)
@@ -68,7 +68,7 @@ image: $(READY)  ## the image of the Kubeflow steps, or of the server: TARGET=cp
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
 	@TEST_IMAGE=$(IMAGE) TEST_ENGINE=$(or $(ENGINE),$$(setup/find_engine.sh)) TEST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
 
-lock: $(READY)  ## write uv.lock anew from pyproject.toml
+lock: $(READY)  ## write uv.lock again from pyproject.toml
 	@$(BIN)/python -m setup.lock
 
 clean:  ## remove the environment and all that runs have written

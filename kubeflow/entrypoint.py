@@ -255,9 +255,9 @@ def _told_remotely(remote: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _work_folder(executor_input: Json) -> Iterator[Path]:
-    """A folder for TFX's temporary files, which it keeps beside its answer, until the step is over.
+    """A folder for TFX's temporary files, which it keeps next to its answer, until the step is over.
 
-    It lies beside the step's outputs, where Beam's workers on other machines find it.
+    It lies next to the step's outputs, where Beam's workers on other machines find it.
     """
     outputs = executor_input["outputs"]
     uris = [a["uri"] for artifacts in outputs.get("artifacts", {}).values() for a in artifacts["artifacts"]]

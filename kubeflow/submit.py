@@ -25,7 +25,7 @@ CACHED, WAITING, NOT_RUN = "CACHED", "WAITING FOR ITS POD", "NOT RUN"
 FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED, CANCELED})
 # The server gives a time before this one to what has not happened yet.
 EPOCH = datetime(1971, 1, 1, tzinfo=UTC)
-POD_WAIT_S = 60.0  # a pod that takes longer to start has a reason that somebody should look at
+POD_WAIT_S = 60.0  # a pod that takes longer to start has a reason that a user should look at
 SILENCE_S = 300.0  # how long a server may be away while a run is followed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -76,7 +76,7 @@ def _digest(files: Mapping[str, Path]) -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one module's source names: modules that it may import, and files beside it."""
+    """What one module's source names: modules that it may import, and files next to it."""
 
     imports: tuple[str, ...]
     resources: tuple[Path, ...]
@@ -125,7 +125,7 @@ class _ImportGraph:
         """The files of some modules, of all modules in some packages, and of what these import.
 
         A file that is no module (a template, a style) counts with a package that is named as a whole, and
-        with a module beside it that has its name as a string.
+        with a module next to it that has its name as a string.
         """
         todo = [module for root in roots for module in self._whole(root)]
         whole = set(todo)
@@ -167,10 +167,10 @@ class _ImportGraph:
             names = {name for node in nodes for name in _imported(node, package)}
             # Registries name the modules that they load, and TFX takes functions by their dotted paths.
             names |= {text for text in texts if _DOTTED_NAME.fullmatch(text) and _top(text) in _OURS}
-            beside = {resource.name: resource for resource in _resources(file.parent)}
+            siblings = {resource.name: resource for resource in _resources(file.parent)}
             self._sources[module] = _Source(
                 tuple({above for name in names for above in _with_parents(name)}),
-                tuple(beside[text] for text in texts & beside.keys()),
+                tuple(siblings[text] for text in texts & siblings.keys()),
             )
         return self._sources[module]
 

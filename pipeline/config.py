@@ -284,7 +284,7 @@ class WorkersConfig(Section):
     job_endpoint: str = Field("", description="host:port of a job server that runs; empty: start one")
     artifact_endpoint: str = Field("", description="its host:port for files; empty: as it says itself")
     environment: Literal["LOOPBACK", "EXTERNAL"] = Field(
-        "LOOPBACK", description="Python code runs in this process, or in worker pools beside the engine"
+        "LOOPBACK", description="Python code runs in this process, or in worker pools next to the engine"
     )
     worker_pool: str = Field(
         "localhost:50000", description="host:port of a worker pool, as a machine of the engine sees it"
@@ -436,7 +436,7 @@ class PipelineConfig(Section):
     root: Path = Field(Path("var"), description="everything that a run writes lands below this folder")
     cache: bool = Field(True, description="reuse the results of nodes whose inputs did not change")
     code: dict[str, str] = Field({}, description="hash of each node's code, as pipeline.resolve finds it")
-    overlap: bool = Field(True, description="run nodes beside each other where cores and memory allow")
+    overlap: bool = Field(True, description="run nodes in parallel where cores and memory allow")
     data: DataConfig = DataConfig()
     data_gate: DataGateConfig = DataGateConfig()
     trainer: TrainerConfig = TrainerConfig()

@@ -18,7 +18,7 @@ engine=${ENGINE:-$(setup/find_engine.sh)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/context" "$work/secrets"
-# A copy, so that the labels tell what the image is made of even if somebody saves a file meanwhile.
+# A copy, so that the labels tell what the image is made of even if a file is saved meanwhile.
 tar --create --exclude=__pycache__ Dockerfile .dockerignore pyproject.toml uv.lock \
   setup components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
 cd "$work/context"

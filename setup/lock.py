@@ -1,4 +1,4 @@
-"""Write uv.lock anew from pyproject.toml, naming versions and hashes but no package index.
+"""Write uv.lock again from pyproject.toml, naming versions and hashes but no package index.
 
 A lock with addresses in it only installs from those addresses. Without them it installs from
 whatever index a machine is set up for, a company's mirror included; the hashes still decide what is

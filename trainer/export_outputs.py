@@ -1,4 +1,4 @@
-"""What a model function may export beside its predictions: tf.estimator.export's ExportOutputs.
+"""What a model function may export in addition to its predictions: tf.estimator.export's ExportOutputs.
 
 Each becomes a signature of the SavedModel that takes serialized tf.Examples, under the name that the model
 function gives it, with the method name that TF Serving's API wants: Predict, Classify or Regress.

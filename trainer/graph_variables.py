@@ -66,7 +66,7 @@ class GraphVariables:
             variable.assign(value)
 
     def reset_metrics(self) -> None:
-        """Let the metrics begin anew."""
+        """Reset the metrics."""
         for name, start in self._metrics.items():
             self._variables[name].assign(start)
 

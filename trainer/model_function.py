@@ -20,7 +20,7 @@ class ModelFunction:
     """A function of `features` and any of `labels`, `mode`, `params`, `config` and `network`.
 
     `network` is the one argument that tf.estimator did not have: TensorFlow 2 keeps variables in objects,
-    so somebody must hold them between the calls. A function without it makes its variables itself, with
+    so a caller must hold them between the calls. A function without it makes its variables itself, with
     tf.compat.v1.get_variable or layers: see trainer.graph_variables.
     """
 
@@ -40,7 +40,7 @@ class ModelFunction:
 
     @property
     def takes_network(self) -> bool:
-        """Whether somebody else makes the variables."""
+        """Whether the caller makes the variables."""
         return "network" in self._names
 
     def __call__(

@@ -42,7 +42,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def precision_of(network: keras.Model | None) -> str:
-    """The dtype policy in which a network's layers compute, whoever has built it; None: float32."""
+    """The dtype policy in which a network's layers compute, however it was built; None: float32."""
     policies = {layer.dtype_policy.name for layer in network.layers if layer.weights} if network else set()
     return next((name for name in (FLOAT16, BFLOAT16) if name in policies), FLOAT32)
 

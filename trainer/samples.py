@@ -1,4 +1,4 @@
-"""A few images that the model was not trained on, for the page of whoever serves it.
+"""A few images that the model was not trained on, for the page of its server.
 
 `mnist serve` shows what `assets.extra/samples.json` of a model holds; other servers leave it alone.
 """

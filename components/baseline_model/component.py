@@ -27,7 +27,7 @@ class BaselineModel(BaseComponent):
 
     The candidate is an input for the cache's sake: it is judged once, against what it would have replaced.
     A second run with nothing changed finds that answer again, although the candidate itself is in
-    production by then; a new candidate makes the node look anew.
+    production by then; a new candidate makes the node look again.
     """
 
     SPEC_CLASS = BaselineModelSpec

@@ -45,7 +45,7 @@ class Evaluator(BaseBeamComponent):
 
     TFMA has a gate for none of calibration, too few examples and robustness, and none of its thresholds
     knows an interval; so all gates are ours. Its files are there for its own tools to look at, written from
-    the same counts: see `tfma_files`. The answers stay beside them: see components.shared.answers.
+    the same counts: see `tfma_files`. The answers stay next to them: see components.shared.answers.
     """
 
     SPEC_CLASS = EvaluatorSpec

@@ -73,7 +73,7 @@ def check(asked: config_pb2.EvalConfig) -> None:
         raise UnknownEvalConfigError(
             "eval_config: this Evaluator measures one configuration, that of "
             "components.evaluator.tfma_files.eval_config(); for another one use TFX's Evaluator "
-            "(tfx.components.Evaluator) beside it"
+            "(tfx.components.Evaluator) as well"
         )
 
 

@@ -13,7 +13,7 @@ from components.pusher.executor import Executor
 
 
 class PusherSpec(ComponentSpec):
-    """TFX's own inputs and, beside them, what the verdict compared the model with."""
+    """TFX's own inputs and also what the verdict compared the model with."""
 
     PARAMETERS = {"push_destination": ExecutionParameter(type=pusher_pb2.PushDestination)}
     INPUTS = {

@@ -25,7 +25,7 @@ class StaleVerdictError(RuntimeError):
 
 
 class Executor(TfxExecutor):
-    """Copies the model beside the versions, then renames it into place.
+    """Copies the model next to the versions, then renames it into place.
 
     TFX's executor copies straight into the version folder, which a server may open half full and a
     killed run leaves so; and it asks nobody what is in production by then.
@@ -82,7 +82,7 @@ def _push(model: str, base: str, baseline: Artifact) -> model_store.Version:
     if expected and not baseline.get_int_custom_property(names.PINNED) and found not in expected:
         raise StaleVerdictError(
             f"version {found or 'none'} is in production now, but the model was compared with "
-            f"{f'version {compared}' if compared else 'none'}: run again, it is judged anew"
+            f"{f'version {compared}' if compared else 'none'}: run again, it is then judged again"
         )
     return model_store.write(model, base)
 
@@ -91,7 +91,7 @@ def _push(model: str, base: str, baseline: Artifact) -> model_store.Version:
 def _alone(base: Path) -> Iterator[None]:
     """Let one process at a time look at what is newest and push, in all pods that mount the volume."""
     base.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder: in it there are versions and nothing else.
+    # Next to the folder: in it there are only versions.
     with (base.parent / f".{base.name}.push-lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

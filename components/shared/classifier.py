@@ -147,7 +147,7 @@ _loading = threading.Lock()
 
 
 def load(folder: str | Path) -> Classifier:
-    """The classifier in a folder, loaded once a process for as long as somebody holds it.
+    """The classifier in a folder, loaded once a process for as long as it is in use.
 
     Raises:
         ModelError: where it cannot be loaded.

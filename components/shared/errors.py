@@ -1,4 +1,4 @@
-"""The base of every error that a person can mend."""
+"""The base of every error that a user can repair."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def template(package: str, name: str, **filters: Callable[..., Any]) -> jinja2.T
 
 
 def style() -> Markup:
-    """The style sheet of the report and of the pages beside it."""
+    """The style sheet of the report and of the other pages."""
     return Markup(_text(__package__, "page.css"))
 
 

@@ -1,7 +1,7 @@
 """Bulk inference: chunks of images through Beam's RunInference, answers to a file of JSON lines.
 
 Each chunk's lines go to a file of their own, and these are joined in order at the end. So the output is the
-same however the work was spread, memory holds a chunk a worker, and whoever reads the output never meets
+same however the work was spread, memory holds a chunk a worker, and a reader of the output never meets
 half of it.
 """
 

@@ -26,7 +26,7 @@ def parse(host: str, port: int | None, grpc: bool | None) -> Address:
 
     Args:
         host: as it was given; IPv6 addresses in brackets, or without a port.
-        port: what was given beside it.
+        port: what was given as well.
         grpc: which API was asked for; None: by the URL's scheme, else by the port.
 
     Raises:

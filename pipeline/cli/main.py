@@ -1,6 +1,6 @@
 """The command line: a page a command, imported when it is called.
 
-`--help` needs no page: the line about each command stands here beside its place.
+`--help` needs no page: the line about each command stands here with its place.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Data sets known by name: fetched from public mirrors, verified by SHA-256, kept as IDX files.
 
-A file appears under its own name only once it is whole and verified: it is written beside it, synced
+A file appears under its own name only once it is whole and verified: it is written next to it, synced
 and renamed. One process at a time works on a folder.
 """
 
@@ -238,7 +238,7 @@ def _silent(what: str, done_bytes: int, total_bytes: int | None) -> None:
 
 
 def _unambiguous(dataset: KnownDataset, folder: Path) -> Path:
-    """The folder, if whoever reads it will read the verified files."""
+    """The folder, if its readers will read the verified files."""
     read = {path.name for path in vars(idx.find_files(folder)).values()}
     for name in read - {file.name for file in dataset.files}:
         raise FetchError(f"{folder / name} would be read instead of the verified file: move it away")
@@ -258,7 +258,7 @@ def _is_verified(file: DataFile, path: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder; whoever comes second waits."""
+    """Lock the folder; a second process waits."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill as KeyboardInterrupt, until somebody takes notice."""
+"""Ctrl-C and SIGTERM as KeyboardInterrupt, until it is acknowledged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that run beside those after them, until one of these needs what they make."""
+"""Nodes that run in parallel with those after them, until one of these needs what they make."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ParallelNodes:
         self._needs: dict[str, tuple[str, ...]] = {}
 
     def arrange(self, nodes: MutableSequence[pipeline_pb2.Pipeline.PipelineOrNode]) -> None:
-        """Put the nodes that may run beside others right after those that they need, and fix the order.
+        """Put the nodes that may run in parallel right after those that they need, and fix the order.
 
         TFX sorts by dependency alone, and so does Beam: where two nodes do not need each other, chance
         decides.
@@ -62,7 +62,7 @@ class ParallelNodes:
         nodes.extend(copies)
 
     def run(self, node: str, work: Callable[[], None]) -> None:
-        """Do the work of a node after its upstream nodes; return at once if it may run beside others.
+        """Do the work of a node after its upstream nodes; return at once if it may run in parallel.
 
         Raises:
             Exception: what its own work raised, or that of an upstream node in another thread.

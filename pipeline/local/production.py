@@ -14,7 +14,7 @@ _MODEL, _PUSHED_MODEL = "Model", "PushedModel"
 def outdated(store: MetadataStore, candidate_id: int, base: str) -> bool:
     """Whether the newest version is neither what a candidate was last compared with nor the candidate.
 
-    A version that a rollback made is no reason to judge anew: a run with nothing changed does not undo it.
+    A version that a rollback made is no reason to judge again: a run with nothing changed does not undo it.
 
     Args:
         store: ML Metadata.

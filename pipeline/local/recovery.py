@@ -55,7 +55,7 @@ def clean_up(
 def forget_lost(
     connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path
 ) -> list[str]:
-    """Make nodes run again whose results somebody deleted: they are no longer taken from the cache.
+    """Make nodes run again whose results were deleted: they are no longer taken from the cache.
 
     TFX's cache looks whether an artifact's folder is there; so the folder of one that was emptied goes, and
     that of a pushed model whose version is gone from where it was pushed to.
@@ -97,7 +97,7 @@ def _remove_all_but_checkpoints(folder: Path) -> None:
 
 
 def clean_up_in_new_process(pipeline: Pipeline) -> None:
-    """Replace this process, with all its threads, by one that mends and exits with 130.
+    """Replace this process, with all its threads, by one that repairs and exits with 130.
 
     A node runs in a thread that cannot be stopped; only then is it sure to write nothing more.
     """
@@ -115,7 +115,7 @@ def clean_up_in_new_process(pipeline: Pipeline) -> None:
 
 
 def main() -> None:
-    """Mend, as the last act of an interrupted run."""
+    """Repair, as the last act of an interrupted run."""
     tempfile.tempdir = os.path.curdir  # The run's own scratch folder goes too.
     connection_hex, name, root = sys.argv[1:]
     connection = metadata_store_pb2.ConnectionConfig.FromString(bytes.fromhex(connection_hex))

@@ -92,7 +92,7 @@ def run(
         run_id: recorded in ML Metadata.
         trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
             GPUs; None means: when there are GPUs.
-        parallel: nodes that run beside those after them: see `pipeline.local.overlap`.
+        parallel: nodes that run in parallel with those after them: see `pipeline.local.overlap`.
         rerun: nodes that execute even where their results are cached; those after them follow.
 
     Returns:
@@ -114,7 +114,7 @@ def run(
         ):
             logging.warning("execution %d of an earlier run was interrupted: cleaned up", execution_id)
         for folder in recovery.forget_lost(pipeline.metadata_connection_config, info.pipeline_name, root):
-            logging.warning("%s was deleted, in part or with what was pushed: it is made anew", folder)
+            logging.warning("%s was deleted, in part or with what was pushed: it is made again", folder)
         observer.planned([component.id for component in pipeline.components])
         _current = _Run(observer, trainer_in_new_process, ParallelNodes(parallel), rerun)
         with (

@@ -1,4 +1,4 @@
-"""Do requests still look like what the model was trained on? A server's log beside the data of a run.
+"""Do requests still look like the training data? A server's log compared with the data of a run.
 
 Compared are the facts of the images (see components/shared/image_facts.py) and the predicted classes with
 those of the training split, and the model's confidence with its confidence on the test split. As at the
@@ -88,7 +88,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One fact of the requests beside that of the training.
+    """One fact of the requests compared with that of the training.
 
     Attributes:
         fact: its name.
@@ -243,7 +243,7 @@ def _no_request(folder: Path, expected: Expected, any_version: bool, models: Cou
 
 
 def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
-    """Every fact of the requests beside that of the training; a fact that no request has is left out."""
+    """The facts of the requests compared with those of the training, without facts that no request has."""
     found = []
     for fact, histogram in expected.histograms.items():
         seen = observed.histograms[fact]

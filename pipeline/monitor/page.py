@@ -1,4 +1,4 @@
-"""The page of `mnist monitor`: what requests are like beside what the model was trained on."""
+"""The page of `mnist monitor`: what requests are like, compared with what the model was trained on."""
 
 from __future__ import annotations
 

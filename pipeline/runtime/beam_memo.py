@@ -1,7 +1,7 @@
 """Answers of Beam that it works out again and again while it builds a pipeline, kept after the first time.
 
 Beam asks for the signature of every method of every DoFn several times per step, and builds an argument
-parser each time that somebody looks at an option. Both answers depend on nothing but what they are asked
+parser each time that an option is read. Both answers depend on nothing but what they are asked
 about. docs/performance.md has what it saves.
 
 Beam has no public place for this, so it is done with the version that it was tried with and with no other.

@@ -99,7 +99,7 @@ def watch_output() -> None:
 
 
 def speak_utf8() -> None:
-    """Begin anew in UTF-8 where the locale has another encoding: paths could not be written down in it."""
+    """Begin again in UTF-8 where the locale has another encoding: paths could not be written down in it."""
     if sys.getfilesystemencoding().lower() != "utf-8":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

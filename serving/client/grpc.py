@@ -19,7 +19,7 @@ _OPTIONS = (
     # Python's own limit is 4 MB; TF Serving has none below 2 GB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Shorter than the client's pauses between attempts, so that each attempt connects anew.
+    # Shorter than the client's pauses between attempts, so that each attempt connects again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )

@@ -6,7 +6,7 @@ without a change of threads, and under load batches grow by themselves: nobody w
 `batch_timeout_micros` says so.
 
 Requests of a model are joined only where its rows do not depend on each other: where the model says so
-itself, or where whoever runs the server asks for it, as with TF Serving's --enable_batching.
+itself, or where the operator of the server asks for it, as with TF Serving's --enable_batching.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _MESSAGES: Mapping[str, Mapping[str, tuple[int, str]]] = {
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
-    """A pool of its own: the default one may get the real files from somebody else."""
+    """A pool of its own: the default one may get the real files from another module."""
     file = descriptor_pb2.FileDescriptorProto(
         name="serving/config.proto",
         package=PACKAGE,

@@ -432,7 +432,7 @@ def find_versions(base_path: Path) -> dict[int, Path] | None:
     """The version folders of a model that hold a model; None when the base folder cannot be read.
 
     `00000123` is version 123; anything that is no number is left alone, and so is a folder without the
-    model's file: whoever copies a model may make the folder long before it is complete.
+    model's file: a copy of a model may make the folder long before it is complete.
     """
     try:
         folders = [folder for folder in base_path.iterdir() if VERSION.fullmatch(folder.name)]

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow imports Keras. That writes a configuration into the home folder and obeys one there, unless
 # there can be none; and it imports pyplot where it finds it, for functions not called here.
 os.environ.setdefault("KERAS_HOME", os.devnull)
-_hidden = "matplotlib" not in sys.modules  # whoever has hidden it already finds it hidden afterwards
+_hidden = "matplotlib" not in sys.modules  # a module hidden before stays hidden
 if _hidden:
     sys.modules["matplotlib"] = None  # type: ignore[assignment]
 try:

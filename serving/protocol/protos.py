@@ -1,6 +1,6 @@
 """TF Serving's protos and gRPC stubs, and TensorFlow's protos, without TensorFlow.
 
-Whoever imports them otherwise imports all of TensorFlow: 3.4 s for messages that need none of it. Here the
+Importing them in the usual way imports all of TensorFlow: 3.4 s for messages that need none of it. Here the
 package `tensorflow` is an empty shell while they are imported, 0.02 s, and is forgotten after that: a later
 `import tensorflow` gets the real one. The messages are of the same classes for both, since protobuf keeps
 one for each.

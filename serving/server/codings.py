@@ -17,7 +17,7 @@ class HttpError(ServingError):
     """A failure of HTTP itself, which TF Serving has no code for."""
 
     def __init__(self, status: int, code: Code, message: str) -> None:
-        """Keep the HTTP status beside what the metrics count."""
+        """Keep the HTTP status in addition to what the metrics count."""
         super().__init__(code, message)
         self.status = status
 

@@ -2,7 +2,7 @@
 
 Builds an environment of tensorflow-cpu 2.15.1 and tensorflow-estimator 2.15.0 under .cache/oracle with a
 Python 3.11, has it train 200 steps, and does the same here, in both styles of a model function. `--record`
-writes tests/oracle/estimator_oracle.json anew, from 20 steps.
+writes tests/oracle/estimator_oracle.json again, from 20 steps.
 """
 
 from __future__ import annotations

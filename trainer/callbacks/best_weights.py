@@ -31,7 +31,7 @@ class BestWeights(keras.callbacks.Callback):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `restore` takes, beside the weights."""
+        """What `restore` takes in addition to the weights."""
         return {"best": self.accuracy, "since_best": self._since_best}
 
     def restore(self, weights: Sequence[np.ndarray], state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside Keras's own curves."""
+"""What TensorBoard shows of a run in addition to Keras's own curves."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A folder of IDX files: MNIST and all that follow it, EMNIST's and QMNIST's names included.
 
-`[<name>-]train-images[-<number>][-.]idx3-ubyte[.gz]` and the labels beside it; `t10k` and `test` are the
+`[<name>-]train-images[-<number>][-.]idx3-ubyte[.gz]` and the labels next to it; `t10k` and `test` are the
 test split, `validation` the other one. Several pairs of a split differ in their numbers. EMNIST's mapping
 of labels to characters names the classes.
 """

@@ -2,7 +2,7 @@
 of.
 
 A sample of the requests is written by a thread of its own. A file grows under the name `….tfrecord.partial`
-and is renamed when it is complete, so that whoever reads `*.tfrecord` never meets half a record.
+and is renamed when it is complete, so that a reader of `*.tfrecord` never meets half a record.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The compiled files of the example configurations, kept for review.
 
-`python -m tests.unit.kubeflow.golden` writes them anew; look through the difference before it is committed.
+`python -m tests.unit.kubeflow.golden` writes them again; review the difference before you commit it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Version folders: loaded, changed, broken, mended and gone; what serves goes on serving."""
+"""Version folders: loaded, changed, broken, repaired and gone; what serves goes on serving."""
 
 from __future__ import annotations
 
