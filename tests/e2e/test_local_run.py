@@ -436,6 +436,7 @@ def test_an_edit_of_a_node_s_code_executes_it_and_what_follows(
 ) -> None:
     for package in ("components", "pipeline", "serving", "trainer"):
         shutil.copytree(REPOSITORY / package, tmp_path / package)
+    shutil.copy(REPOSITORY / "_tfx_image_pipeline.py", tmp_path)  # looks for packages next to itself
     edited = {"PYTHONPATH": str(tmp_path)}
     with (tmp_path / "components/evaluator/gates.py").open("a") as gates:
         gates.write("# An edit.\n")

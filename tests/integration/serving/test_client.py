@@ -116,9 +116,8 @@ def test_asks_the_version_it_is_told(server: Server, transport: TransportName) -
         ({"label": "canary"}, "serving_default", ONE, None),
         ({}, "nothing", ONE, None),
         ({}, "serving_default", {"z": ONE["x"]}, None),
-        ({}, "serving_default", {"x": ONE["x"].reshape(1, 1)}, Code.INVALID_ARGUMENT),
     ],
-    ids=["model", "label", "signature", "input", "rank"],
+    ids=["model", "label", "signature", "input"],
 )
 def test_errors_are_the_servers(
     server: Server,

@@ -166,8 +166,11 @@ def is_pushed(tmp_path: Path, blessing: standard_artifacts.InfraBlessing) -> boo
     destination = pusher_pb2.PushDestination(
         filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "served"))
     )
+    baseline = standard_artifacts.Model()
+    baseline.set_string_custom_property(names.REASON, "nothing is in production yet")
     Pusher().Do(
         {
+            "baseline_model": [baseline],
             "model": [model_artifact(tmp_path)],
             "model_blessing": [model_blessing(True)],
             "infra_blessing": [blessing],
