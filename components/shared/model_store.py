@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,8 +125,9 @@ def _numbered(base: Path) -> list[Path]:
 
 def _remove_stale(base: Path) -> None:
     for path in base.glob(f"{STAGING}*"):
-        if time.time() - path.stat().st_mtime > _STALE_S:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has finished with it in the meantime
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -397,7 +397,7 @@ def test_the_log_of_the_pushed_model_s_server_is_watched(
         Client("127.0.0.1", server.grpc_port, "grpc", model="mnist") as client,
     ):
         client.predict({features.IMAGE: 255 - images}, features.SIGNATURE_PIXELS)
-    lenient = [f"--max-{what}=1" for what in ("images", "classes", "confidence")]
+    lenient = [f"--max-{what}-distance=1" for what in ("image", "class", "confidence")]
     for options, code in ((["--json", str(told)], 3), (lenient, 0)):
         done = monitor(finished, logs, *options)
         assert done.returncode == code, done.stdout + done.stderr
@@ -434,7 +434,7 @@ def test_damaged_data_stop_before_training_and_say_what_to_do(tiny_mnist_dir: Pa
 def test_an_edit_of_a_node_s_code_executes_it_and_what_follows(
     finished: Path, tiny_mnist_dir: Path, tmp_path: Path
 ) -> None:
-    for package in ("components", "pipeline", "serving", "trainer"):
+    for package in ("components", "kubeflow", "pipeline", "serving", "trainer"):
         shutil.copytree(REPOSITORY / package, tmp_path / package)
     shutil.copy(REPOSITORY / "_tfx_image_pipeline.py", tmp_path)  # looks for packages next to itself
     edited = {"PYTHONPATH": str(tmp_path)}
