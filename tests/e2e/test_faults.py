@@ -110,14 +110,16 @@ def test_no_room_lost_artifacts_and_a_clock_that_went_back(root: Path, tiny_mnis
 
 
 def test_a_run_after_a_rollback_leaves_what_is_served(root: Path, tiny_mnist_dir: Path) -> None:
+    serving = root / "serving" / "mnist"
+    shutil.copytree(serving / str(FUTURE), serving / str(FUTURE + 1))
     command = [MNIST, "rollback", str(FUTURE), "--root", str(root)]
     rolled_back = subprocess.run(command, capture_output=True, text=True, check=False)
     assert rolled_back.returncode == 0, rolled_back.stderr
     done = run(root, tiny_mnist_dir)
     assert done.returncode == 0, done.stdout + done.stderr
-    versions = find_versions(root / "serving" / "mnist")
+    versions = find_versions(serving)
     assert versions is not None
-    assert sorted(versions) == [FUTURE, FUTURE + 1]
+    assert sorted(versions) == [FUTURE, FUTURE + 1, FUTURE + 2]
     listed = subprocess.run(
         [MNIST, "runs", "--root", str(root)], capture_output=True, text=True, check=True
     )
