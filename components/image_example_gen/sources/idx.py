@@ -69,26 +69,6 @@ class IdxDataset:
     test_labels: Path
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a data set is, after every byte of it was read and found right.
-
-    Attributes:
-        height, width: pixels of every image.
-        num_classes: labels are below this.
-        train_examples, test_examples: counts, as in the files.
-        fingerprint: SHA-256 (hex) of the SHA-256 digests of the four files' decompressed contents, in
-            the order of IdxDataset; so gzipped and plain files have the same one.
-    """
-
-    height: int
-    width: int
-    num_classes: int
-    train_examples: int
-    test_examples: int
-    fingerprint: str
-
-
 def find_files(folder: Path | str) -> IdxDataset:
     """Find the four files in a folder.
 
@@ -441,32 +421,6 @@ def _in_step(
             )
         yield (image_batch, label_batch), first
         first += len(label_batch)
-
-
-def inspect(folder: Path | str, num_classes: int | None = None) -> DatasetFacts:
-    """Read a whole data set once, check everything about it, and say what it is.
-
-    Args:
-        folder: holds the four files (see find_files).
-        num_classes: labels must be below it; None takes it from the training labels.
-
-    Raises:
-        IdxError: for every fault of a file; for counts, image sizes or labels that do not fit; where
-            num_classes is None, for a class between others that has no training example.
-    """
-    files = find_files(folder)
-    train = inspect_pair(files.train_images, files.train_labels, num_classes)
-    if num_classes is None:
-        num_classes = count_classes(files.train_labels, train)
-    test = inspect_pair(files.test_images, files.test_labels, num_classes, train.shape[1:])
-    return DatasetFacts(
-        height=train.shape[1],
-        width=train.shape[2],
-        num_classes=num_classes,
-        train_examples=train.shape[0],
-        test_examples=test.shape[0],
-        fingerprint=hashlib.sha256(train.digests + test.digests).hexdigest(),
-    )
 
 
 @dataclass(frozen=True)

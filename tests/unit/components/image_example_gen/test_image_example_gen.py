@@ -25,6 +25,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
 from components.image_example_gen.shards import serialize
 from components.image_example_gen.sources import SourceError, idx, idx_folder
+from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.image_example_gen.split import Batch, Cutoffs, before
 from tests.conftest import idx_bytes
 from tests.unit.components.image_example_gen.sources import data as datasets
@@ -117,7 +118,7 @@ def test_layout_and_properties(examples: standard_artifacts.Examples, tiny_mnist
     assert set(files(examples)) == {f"Split-{split}/{shard}" for split in SPLITS for shard in shards}
     assert {path.name for path in Path(examples.uri).iterdir()} == {f"Split-{split}" for split in SPLITS}
     assert examples_utils.get_payload_format(examples) == example_gen_pb2.FORMAT_TF_EXAMPLE
-    facts = idx.inspect(tiny_mnist_dir)
+    facts = IdxFolder(tiny_mnist_dir).inspect()
     assert examples.get_string_custom_property("fingerprint") == facts.fingerprint
     names = ["height", "width", "num_classes", *(f"{split}_examples" for split in SPLITS)]
     assert [examples.get_int_custom_property(name) for name in names] == [28, 28, 10, 550, 50, 200]
@@ -171,7 +172,9 @@ def test_gzipped_files_change_no_byte(
     data.mkdir()
     for path in tiny_mnist_dir.iterdir():
         (data / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
-    other = generate(data, tmp_path / "examples", fingerprint=idx.inspect(tiny_mnist_dir).fingerprint)
+    other = generate(
+        data, tmp_path / "examples", fingerprint=IdxFolder(tiny_mnist_dir).inspect().fingerprint
+    )
     assert files(other) == files(examples)
     assert other.get_string_custom_property("fingerprint") == examples.get_string_custom_property(
         "fingerprint"

@@ -24,6 +24,7 @@ from tfx.types.artifact import Artifact
 
 from components.artifacts import DataBlessing, Report
 from components.image_example_gen.sources import idx
+from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.report_gen import page
 from components.report_gen.executor import Executor
 from components.shared import chart, verdict
@@ -67,7 +68,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
     examples.set_int_custom_property("num_classes", 10)
     for name in ("statistics", "anomalies"):
         made[name].split_names = examples.split_names
-    examples.set_string_custom_property("fingerprint", idx.inspect(tiny_mnist_dir).fingerprint)
+    examples.set_string_custom_property("fingerprint", IdxFolder(tiny_mnist_dir).inspect().fingerprint)
     schema = tfdv.load_schema_text(_written(root / "schema.pbtxt", schema_text(10)))
     for split, (_, labels) in split_up.items():
         statistics = tfdv.generate_statistics_from_dataframe(

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from components.image_example_gen.sources import idx
+from components.image_example_gen.sources.base import DataSet, Options
+from components.image_example_gen.sources.idx_folder import IdxFolder
 from tests.conftest import idx_bytes
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -34,6 +36,11 @@ def write(folder: Path, content: Content) -> Path:
     for name, data in content.items():
         (folder / name).write_bytes(data)
     return folder
+
+
+def inspect(folder: Path, num_classes: int = 0) -> DataSet:
+    """What a run reads before its first node."""
+    return IdxFolder(folder, Options(num_classes=num_classes)).inspect()
 
 
 def good() -> Content:
@@ -116,26 +123,27 @@ def test_garbage_anywhere_is_an_idx_error_or_harmless(
 
 
 def test_facts_of_a_folder(tmp_path: Path) -> None:
-    facts = idx.inspect(write(tmp_path, good()))
-    assert (facts.height, facts.width, facts.num_classes) == (HEIGHT, WIDTH, 3)
-    assert (facts.train_examples, facts.test_examples) == (6, 2)
+    facts = inspect(write(tmp_path, good()))
+    assert (facts.least, facts.largest) == ((HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    assert (facts.num_classes, facts.channels) == (3, 1)
+    assert facts.examples == {"train": 6, "test": 2}
     assert re.fullmatch("[0-9a-f]{64}", facts.fingerprint)
-    assert idx.inspect(tmp_path, 7).num_classes == 7
+    assert inspect(tmp_path, 7).num_classes == 7
 
 
 def test_facts_of_mnist(mnist_dir: Path) -> None:
-    facts = idx.inspect(mnist_dir)
-    assert (facts.height, facts.width, facts.num_classes) == (28, 28, 10)
-    assert (facts.train_examples, facts.test_examples) == (60_000, 10_000)
+    facts = inspect(mnist_dir)
+    assert (facts.least, facts.largest, facts.num_classes) == ((28, 28), (28, 28), 10)
+    assert facts.examples == {"train": 60_000, "test": 10_000}
 
 
 def test_the_fingerprint_is_of_the_contents_alone(tmp_path: Path) -> None:
-    plain = idx.inspect(write(tmp_path / "plain", good()))
+    plain = inspect(write(tmp_path / "plain", good()))
     zipped = {f"{name}.gz": gzip.compress(data) for name, data in good().items()}
-    assert idx.inspect(write(tmp_path / "zipped", zipped)) == plain
+    assert inspect(write(tmp_path / "zipped", zipped)) == plain
     changed = bytearray(good()[TEST_IMAGES])
     changed[-1] ^= 1
-    other = idx.inspect(write(tmp_path / "changed", good() | {TEST_IMAGES: bytes(changed)}))
+    other = inspect(write(tmp_path / "changed", good() | {TEST_IMAGES: bytes(changed)}))
     assert other.fingerprint != plain.fingerprint
 
 
@@ -149,7 +157,7 @@ def test_names_that_mirrors_use(tmp_path: Path, name: str) -> None:
 def test_the_plain_file_goes_before_the_gzipped_one(tmp_path: Path) -> None:
     write(tmp_path, good() | {f"{TRAIN_IMAGES}.gz": b"not even gzip"})
     assert idx.find_files(tmp_path).train_images == tmp_path / TRAIN_IMAGES
-    idx.inspect(tmp_path)
+    inspect(tmp_path)
 
 
 def test_gzip_members_in_a_row_are_one_file(tmp_path: Path) -> None:
@@ -325,7 +333,7 @@ def test_a_corrupt_file_is_refused_with_name_offset_and_reason(tmp_path: Path, k
     name, make, offset, reason = CORRUPT[kind]
     folder = write(tmp_path, good() | make())
     with pytest.raises(idx.IdxError, match=reason) as caught:
-        idx.inspect(folder)
+        inspect(folder)
     assert str(caught.value) == f"{folder / name}: offset {offset}: {caught.value.reason}"
     assert (caught.value.path, caught.value.offset) == (folder / name, offset)
     assert "\n" not in str(caught.value)
@@ -339,7 +347,7 @@ def test_gzip_s_own_checksums_are_checked(tmp_path: Path, from_end: int, reason:
     position = len(zipped) - from_end
     folder = write(tmp_path, good() | {TRAIN_IMAGES: _flip(zipped, position)})
     with pytest.raises(idx.IdxError, match=f"broken gzip after this: .*{reason}") as caught:
-        idx.inspect(folder)
+        inspect(folder)
     assert caught.value.path == folder / TRAIN_IMAGES
     # zlib does not say where in a piece it stumbled: the offset is where that piece begins.
     assert caught.value.offset is not None
@@ -349,7 +357,7 @@ def test_gzip_s_own_checksums_are_checked(tmp_path: Path, from_end: int, reason:
 def test_a_label_above_the_given_classes_is_refused_where_it_stands(tmp_path: Path) -> None:
     folder = write(tmp_path, good())
     with pytest.raises(idx.IdxError, match=r"label 2 is not in the range 0…1") as caught:
-        idx.inspect(folder, 2)
+        inspect(folder, 2)
     assert (caught.value.path.name, caught.value.offset) == (TRAIN_LABELS, 10)
 
 
