@@ -213,18 +213,18 @@ def _mean(parts: list[Measure]) -> Measure:
     return Measure(share, min(share, interval.low), max(share, interval.high), count)
 
 
-def at_least(name: str, where: str, metric: str, found: Measure, threshold: float) -> Gate:
+def at_least(name: str, slice_name: str, metric: str, found: Measure, threshold: float) -> Gate:
     """A gate that refuses what is less."""
-    return _gate(name, where, metric, found, AT_LEAST, threshold, found.value >= threshold)
+    return _gate(name, slice_name, metric, found, AT_LEAST, threshold, found.value >= threshold)
 
 
-def at_most(name: str, where: str, metric: str, found: Measure, threshold: float) -> Gate:
+def at_most(name: str, slice_name: str, metric: str, found: Measure, threshold: float) -> Gate:
     """A gate that refuses what is more."""
-    return _gate(name, where, metric, found, AT_MOST, threshold, found.value <= threshold)
+    return _gate(name, slice_name, metric, found, AT_MOST, threshold, found.value <= threshold)
 
 
 def _gate(
-    name: str, where: str, metric: str, found: Measure, bound: Bound, threshold: float, passed: bool
+    name: str, slice_name: str, metric: str, found: Measure, bound: Bound, threshold: float, passed: bool
 ) -> Gate:
     interval = (found.low, found.high)
-    return Gate(name, where, metric, found.value, bound, threshold, passed, interval, found.examples)
+    return Gate(name, slice_name, metric, found.value, bound, threshold, passed, interval, found.examples)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from components.shared.measures import Bin, Measure
 
 VERDICT_FILE = "verdict.json"  # in the evaluation artifact
-FORMAT = 2
+FORMAT = 3
 
 OVERALL = "overall"
 Bound = Literal["at least", "at most"]
@@ -28,7 +28,7 @@ class Gate:
 
     Attributes:
         name: the setting of the section `gates` that it comes from.
-        where: "overall", "class 3", or the name of a corruption.
+        slice_name: which test examples: "overall", "class 3", or the name of a corruption.
         metric: what is compared, in words.
         value: what was found.
         bound: which side of the threshold is the good one.
@@ -39,7 +39,7 @@ class Gate:
     """
 
     name: str
-    where: str
+    slice_name: str
     metric: str
     value: float
     bound: Bound

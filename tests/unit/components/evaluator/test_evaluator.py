@@ -151,7 +151,7 @@ def test_figures_do_not_depend_on_how_examples_are_spread_over_files(
     assert alone.robustness == compared.verdict.robustness
     assert alone.log_loss == pytest.approx(compared.verdict.log_loss, rel=1e-9)
     for one, other in zip(alone.gates, compared.verdict.gates, strict=True):
-        assert (one.name, one.where, one.passed) == (other.name, other.where, other.passed)
+        assert (one.name, one.slice_name, one.passed) == (other.name, other.slice_name, other.passed)
         assert one.value == pytest.approx(other.value, abs=1e-6)
         assert one.interval is None or one.interval == pytest.approx(other.interval, abs=1e-6)
 

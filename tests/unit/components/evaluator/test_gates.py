@@ -49,7 +49,7 @@ def answers(
 
 def failing(thresholds: Thresholds, *more: object, of: Tally | None = None) -> list[tuple[str, str]]:
     judged = gates.judge(thresholds, of or answers(SAID), *more)  # type: ignore[arg-type]
-    return [(gate.name, gate.where) for gate in judged if not gate.passed]
+    return [(gate.name, gate.slice_name) for gate in judged if not gate.passed]
 
 
 def closed(**changes: float) -> Thresholds:
@@ -57,7 +57,7 @@ def closed(**changes: float) -> Thresholds:
 
 
 @pytest.mark.parametrize(
-    ("passes", "fails", "where"),
+    ("passes", "fails", "slice_names"),
     [
         (closed(accuracy=0.8), closed(accuracy=0.81), ["overall"]),
         (closed(class_accuracy=0.5), closed(class_accuracy=0.75), ["class 1"]),
@@ -68,12 +68,12 @@ def closed(**changes: float) -> Thresholds:
     ],
 )
 def test_a_gate_passes_at_its_threshold_and_fails_beyond(
-    passes: Thresholds, fails: Thresholds, where: list[str]
+    passes: Thresholds, fails: Thresholds, slice_names: list[str]
 ) -> None:
     assert failing(passes) == []
     (name,) = {name for name, _ in failing(fails)}
     assert getattr(fails, name) != getattr(OPEN, name)
-    assert [place for _, place in failing(fails)] == where
+    assert [slice_name for _, slice_name in failing(fails)] == slice_names
 
 
 def test_against_the_baseline_overall_and_by_class() -> None:
@@ -105,7 +105,7 @@ def test_robustness_is_gated_where_a_threshold_is_set() -> None:
 
 def test_a_class_with_too_few_examples_is_told_as_that_alone() -> None:
     judged = gates.judge(closed(class_examples=4, class_accuracy=0.75), answers(SAID))
-    of_class_1 = [gate for gate in judged if gate.where == "class 1"]
+    of_class_1 = [gate for gate in judged if gate.slice_name == "class 1"]
     assert [(gate.name, gate.value, gate.passed) for gate in of_class_1] == [("class_examples", 2, False)]
     missing = answers([0, 1], [0, 1])  # there are none of class 2
     assert failing(closed(class_examples=1), of=missing) == [("class_examples", "class 2")]
@@ -222,7 +222,7 @@ def test_a_verdict_that_contradicts_its_gates_is_none(judged: Verdict) -> None:
     with pytest.raises(VerdictError, match="its gates say otherwise"):
         verdict.from_json(judged.to_json().replace('"blessed": false', '"blessed": true'))
     with pytest.raises(VerdictError, match="another format"):
-        verdict.from_json(judged.to_json().replace('"format": 2', '"format": 3'))
+        verdict.from_json(judged.to_json().replace('"format": 3', '"format": 4'))
 
 
 @settings(max_examples=40)
