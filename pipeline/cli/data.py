@@ -10,7 +10,8 @@ from rich.console import Console
 from pipeline import enough_data, product, resolve
 from pipeline.cli.console import download_bar
 from pipeline.config import PipelineConfig, with_settings
-from pipeline.datasets import catalogue, description
+from pipeline.datasets import description
+from pipeline.datasets.fetch import fetch_known
 
 
 @click.group()
@@ -66,4 +67,4 @@ def fetch_with_bar(dataset: str, dest: Path) -> Path:
     """Fetch a known data set below `dest`, with a progress bar on standard error."""
     console = Console(stderr=True, highlight=False)
     with download_bar(console) as show:
-        return catalogue.fetch(dataset, dest, progress=show)
+        return fetch_known(dataset, dest, progress=show)

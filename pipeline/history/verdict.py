@@ -20,7 +20,8 @@ def read(evaluation_uri: str) -> Verdict:
 
 def line(gate: Gate) -> str:
     """A gate that was not passed, with by how much."""
-    what = f"{gate.metric} {gate.slice_name if gate.slice_name == verdict.OVERALL else f'of {gate.slice_name}'}"
+    of = "" if gate.slice_name == verdict.OVERALL else "of "
+    what = f"{gate.metric} {of}{gate.slice_name}"
     if gate.name == "class_examples":
         return f"{what}: {gate.value:.0f}, too few: at least {gate.threshold:.0f} are needed to judge it"
     missing, side = (

@@ -13,7 +13,7 @@ from pipeline import product
 from pipeline.cli.main import main
 from pipeline.cli.tune import next_command
 from pipeline.config import PipelineConfig, with_settings
-from pipeline.datasets import catalogue
+from pipeline.datasets import fetch
 from pipeline.history.connection import connection_config
 from pipeline.history.records import History, HistoryError
 
@@ -84,7 +84,5 @@ def test_a_folder_without_a_model_is_not_to_be_named_again(tmp_path: Path) -> No
 
 
 def test_fetching_names_the_command_that_has_the_option(tmp_path: Path) -> None:
-    with pytest.raises(
-        catalogue.FetchError, match=rf"for others use `{product.NAME} run --data-dir FOLDER`$"
-    ):
-        catalogue.fetch("letters", tmp_path)
+    with pytest.raises(fetch.FetchError, match=rf"for others use `{product.NAME} run --data-dir FOLDER`$"):
+        fetch.fetch_known("letters", tmp_path)

