@@ -1,4 +1,4 @@
-"""`mnist data`: known data sets."""
+"""`mnist data`: known data sets, those that are made here, and what is in a folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 from pipeline import enough_data, product, resolve
 from pipeline.cli.console import download_bar
 from pipeline.config import PipelineConfig, with_settings
-from pipeline.datasets import description
+from pipeline.datasets import description, made
 from pipeline.datasets.fetch import fetch_known
 
 
 @click.group()
 def data() -> None:
-    """Data sets: fetch and check."""
+    """Data sets: fetch, make and check."""
 
 
 @data.command()
@@ -34,6 +34,26 @@ def fetch(dataset: str, dest: Path) -> None:
     """Fetch a data set and verify it; does nothing when it is there already."""
     folder = fetch_with_bar(dataset, dest)
     click.echo(f"{dataset}: verified, in {folder}")
+
+
+@data.command()
+@click.argument("name", type=click.Choice(list(made.MADE)))
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    default=Path("var/data"),
+    show_default=True,
+    help="Folder that holds a folder for each data set.",
+)
+def make(name: str, dest: Path) -> None:
+    """Make a data set from what is installed; does nothing when it is there already.
+
+    letters: A to J from fonts, pictures of many sizes. mnist-m: MNIST's digits on photos, in colour.
+    digits-8: digits of 8 x 8 pixels. emnist-like: MNIST as EMNIST's files have it.
+    """
+    folder, new = made.make(name, dest, lambda: fetch_with_bar("mnist", dest))
+    click.echo(f"{name}: {'made' if new else 'there already'}, in {folder}")
+    click.echo(description.command(folder, made.MADE[name].settings))
 
 
 @data.command()
