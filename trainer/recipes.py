@@ -139,21 +139,22 @@ class Params(Mapping[str, Any]):
         return max(1, round(self.epochs * examples / self.batch_size))
 
     def check_image_size(self, shape: ImageShape) -> None:
-        """Refuse images that the network's layers would make vanish.
+        """Refuse images that the network's layers would make vanish, or that it is not made for.
 
         Raises:
             ValueError: one line that names the sizes and the recipes that take such images.
         """
-        least, have = NETWORKS[self.network].smallest_image, min(shape.height, shape.width)
-        if have >= least:
+        known, size = NETWORKS[self.network], (shape.height, shape.width)
+        if known.takes(*size):
             return
-        fitting = [
-            name for name, make in RECIPES.items() if have >= NETWORKS[make().network].smallest_image
-        ]
-        advice = f"take recipe {' or '.join(fitting)}" if fitting else "enlarge them or bring a network"
+        too_small = min(size) < known.smallest_image
+        limit = known.smallest_image if too_small else known.largest_image
+        fitting = [name for name, make in RECIPES.items() if NETWORKS[make().network].takes(*size)]
+        advice = f"take recipe {' or '.join(fitting)}, or " if fitting else ""
         raise ValueError(
-            f"images of {shape} are too small for the network {self.network!r}, which "
-            f"takes {least} x {least} or larger: {advice}"
+            f"images of {shape} are too {'small' if too_small else 'large'} for the network "
+            f"{self.network!r}, which takes {limit} x {limit} or {'larger' if too_small else 'smaller'}: "
+            f"{advice}set data.size"
         )
 
     def scaled(self, replicas: int) -> Params:

@@ -19,10 +19,17 @@ class Network:
         module: has `build(images, params)`: the Keras tensor [N, height, width, channels] in [0, 1] to
             features [N, F], the input of the last layer.
         smallest_image: pixels in each direction that it takes at least: its layers make images smaller.
+        largest_image: the most that it takes; None: it follows the size.
     """
 
     module: str
     smallest_image: int
+    largest_image: int | None = None
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether images of that size can go through its layers."""
+        sides = (height, width)
+        return min(sides) >= self.smallest_image and max(sides) <= (self.largest_image or max(sides))
 
     @property
     def build(self) -> Callable[[Any, Any], Any]:
@@ -32,6 +39,6 @@ class Network:
 
 NETWORKS: Mapping[str, Network] = {
     "tutorial": Network("trainer.networks.tutorial", smallest_image=4),
-    "compact": Network("trainer.networks.compact", smallest_image=12),
-    "deep": Network("trainer.networks.deep", smallest_image=25),
+    "compact": Network("trainer.networks.compact", smallest_image=8),
+    "deep": Network("trainer.networks.deep", smallest_image=8),
 }

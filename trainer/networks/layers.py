@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.features import DEFAULT_IMAGE_SHAPE
 from trainer.recipes import Params
 
 
@@ -43,6 +44,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
                 is_training=False,
             )[0]
         return tf.reshape(x, shape) if inputs.shape.rank != 4 else x
+
+
+def doublings(height: int, width: int) -> int:
+    """How often images are at least twice as large as MNIST's 28 pixels: 56 once, 112 twice."""
+    return max(0, (min(height, width) // DEFAULT_IMAGE_SHAPE.height).bit_length() - 1)
 
 
 def kernel_initializer(params: Params) -> keras.initializers.Initializer:
