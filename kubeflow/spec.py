@@ -72,6 +72,11 @@ class File:
         """What a run may set, by name."""
         return self.pipeline.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
 
+    def to_yaml(self) -> str:
+        """Both documents as the API server and kfp's client read them."""
+        documents = [self.pipeline, self.platform] if self.platform else [self.pipeline]
+        return yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
+
     def component(self, task: str) -> dict[str, Json]:
         """The component of a task, {} where it is missing."""
         return self.pipeline.get("components", {}).get(self.tasks[task]["componentRef"]["name"], {})

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import kfp_server_api
 
-from kubeflow import lint
+from kubeflow import data_changes, lint
 from kubeflow.api import Api, ApiError, explained, passing, quiet
 from kubeflow.settings import bucket
-from kubeflow.spec import File, read_file
+from kubeflow.spec import File, SpecError, read_file
 from pipeline.errors import UserError
 
 SUCCEEDED, FAILED, SKIPPED, CANCELED = "SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"
@@ -45,6 +45,20 @@ class Package:
 
     path: Path
     file: File
+
+    def looking_at_the_data(self, folder: Path) -> Package:
+        """The same with a node that computes the data's fingerprint in each run, written below `folder`.
+
+        Raises:
+            SpecError: where the pipeline has no place for it.
+        """
+        try:
+            file = data_changes.with_fingerprint_node(self.file)
+        except SpecError as error:
+            raise SpecError(f"{self.path}: {error}") from None
+        path = folder / self.path.name
+        path.write_text(file.to_yaml())
+        return Package(path, file)
 
 
 @dataclass(frozen=True)

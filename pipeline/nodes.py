@@ -13,6 +13,7 @@ class NodeId(StrEnum):
     """Ids of nodes, and of the runs of one node that rollback records."""
 
     IMAGES = "Images"
+    DATA_FINGERPRINT = "DataFingerprint"  # on Kubeflow, where a schedule looks whether the data changed
     EXAMPLE_GEN = "ImageExampleGen"
     SCHEMA = "CuratedSchema"
     STATISTICS_GEN = "StatisticsGen"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,11 @@ from pipeline.errors import UserError
 )
 @click.option("--start", metavar="TIME", help="Begin of the schedule, e.g. 2030-01-31T00:00:00Z.")
 @click.option("--end", metavar="TIME", help="End of the schedule.")
+@click.option(
+    "--when-data-changes",
+    is_flag=True,
+    help="Each run first computes the data's fingerprint in the cluster; known data train nothing.",
+)
 @click.option("--name", help="Name of the schedule. [default: the pipeline's name]")
 @with_options(RUN)
 def schedule(
@@ -39,6 +46,7 @@ def schedule(
     max_concurrency: int,
     start: str | None,
     end: str | None,
+    when_data_changes: bool,
     name: str | None,
     **options: Any,
 ) -> None:
@@ -56,8 +64,14 @@ def schedule(
         start=kubeflow_submit.moment(start),
         end=kubeflow_submit.moment(end),
     )
-    compiled = kubeflow_submit.read_package(package)
-    parameters = compiled.file.arguments(options["params"])
-    api = connect(options)
-    schedule_id = kubeflow_submit.schedule(api, compiled, run_options(name, options), parameters, when)
+    with ExitStack() as stack:
+        compiled = kubeflow_submit.read_package(package)
+        if when_data_changes:
+            if options["no_cache"]:
+                raise UserError("--when-data-changes works through the cache, and --no-cache leaves it out")
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            compiled = compiled.looking_at_the_data(folder)
+        parameters = compiled.file.arguments(options["params"])
+        api = connect(options)
+        schedule_id = kubeflow_submit.schedule(api, compiled, run_options(name, options), parameters, when)
     click.echo(f"schedule {schedule_id}\n{api.host}/#/recurringrun/details/{schedule_id}")
