@@ -25,6 +25,7 @@ MANIFESTS = REPOSITORY / "kubeflow" / "manifests"
 OVERLAYS = (
     "model-volume",
     "flink",
+    "monitoring",
     "tf-serving/base",
     "tf-serving/overlays/pvc",
     "tf-serving/overlays/s3",
@@ -51,8 +52,8 @@ def _camel(name: str) -> str:
     return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
 
 
-def _kserve(name: str, types: dict[str, str], *required: str, base: Any = None) -> Any:
-    """A model of KServe's CRD; where it embeds a Kubernetes type, with that type's fields."""
+def _resource(name: str, types: dict[str, str], *required: str, base: Any = None) -> Any:
+    """A model of a CRD; where it embeds a Kubernetes type, with that type's fields."""
     own = types | (base.openapi_types if base else {})
     return type(
         name,
@@ -65,22 +66,14 @@ def _kserve(name: str, types: dict[str, str], *required: str, base: Any = None) 
     )
 
 
+_TOP = {"api_version": "str", "kind": "str", "metadata": "V1ObjectMeta"}
 # KServe 0.15's CRD as far as predictors with a model go; no package in the lock file ships it.
 KSERVE = {
     model.__name__: model
     for model in (
-        _kserve(
-            "InferenceService",
-            {
-                "api_version": "str",
-                "kind": "str",
-                "metadata": "V1ObjectMeta",
-                "spec": "InferenceServiceSpec",
-            },
-            "spec",
-        ),
-        _kserve("InferenceServiceSpec", {"predictor": "PredictorSpec"}, "predictor"),
-        _kserve(
+        _resource("InferenceService", _TOP | {"spec": "InferenceServiceSpec"}, "spec"),
+        _resource("InferenceServiceSpec", {"predictor": "PredictorSpec"}, "predictor"),
+        _resource(
             "PredictorSpec",
             {
                 "model": "ModelSpec",
@@ -97,7 +90,7 @@ KSERVE = {
             },
             base=kubernetes.V1PodSpec,
         ),
-        _kserve(
+        _resource(
             "ModelSpec",
             {
                 "model_format": "ModelFormat",
@@ -109,10 +102,34 @@ KSERVE = {
             "model_format",
             base=kubernetes.V1Container,
         ),
-        _kserve("ModelFormat", {"name": "str", "version": "str"}, "name"),
+        _resource("ModelFormat", {"name": "str", "version": "str"}, "name"),
     )
 }
-MODELS = {**vars(kubernetes), **KSERVE}
+# As far as they are used here, of the Prometheus operator's CRDs.
+MONITORING = {
+    model.__name__: model
+    for model in (
+        _resource("ServiceMonitor", _TOP | {"spec": "ServiceMonitorSpec"}, "spec"),
+        _resource(
+            "ServiceMonitorSpec",
+            {"selector": "V1LabelSelector", "endpoints": "list[Endpoint]"},
+            "selector",
+            "endpoints",
+        ),
+        _resource("Endpoint", {"port": "str", "path": "str", "interval": "str"}),
+        _resource("PrometheusRule", _TOP | {"spec": "PrometheusRuleSpec"}, "spec"),
+        _resource("PrometheusRuleSpec", {"groups": "list[RuleGroup]"}),
+        _resource("RuleGroup", {"name": "str", "rules": "list[Rule]"}, "name"),
+        _resource(
+            "Rule",
+            dict.fromkeys(("record", "alert", "expr"), "str")
+            | {"for": "str"}
+            | dict.fromkeys(("labels", "annotations"), "dict(str, str)"),
+            "expr",
+        ),
+    )
+}
+MODELS = {**vars(kubernetes), **KSERVE, **MONITORING}
 KINDS = {
     ("apps/v1", "Deployment"): "V1Deployment",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "V2HorizontalPodAutoscaler",
@@ -123,6 +140,8 @@ KINDS = {
     ("v1", "PersistentVolumeClaim"): "V1PersistentVolumeClaim",
     ("v1", "Service"): "V1Service",
     ("v1", "ServiceAccount"): "V1ServiceAccount",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "PrometheusRule",
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): "ServiceMonitor",
     ("serving.kserve.io/v1beta1", "InferenceService"): "InferenceService",
 }
 
