@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -12,21 +13,122 @@ from trainer.recipes import Params
 _ELASTIC_GRID = 6  # points in each direction
 
 
-def augmentation(params: Params) -> keras.layers.Layer | None:
-    """The layer that changes images in training, float32 [N, H, W, 1] to the same; None: there is none."""
+def augmentation(params: Params) -> Sequence[keras.layers.Layer]:
+    """The layers that change images in training, in their order; float32 [N, H, W, C] to the same.
+
+    Only `crop` acts outside of training too: it takes the middle.
+    """
+    layers: list[keras.layers.Layer] = []
     if params.rotation or params.scale or params.shear or params.elastic:
-        return RandomDeformation(
-            params.rotation,
-            params.scale,
-            params.shear,
-            params.shift,
-            params.elastic,
-            seed=params.seed,
-            name="deformation",
+        layers.append(
+            RandomDeformation(
+                params.rotation,
+                params.scale,
+                params.shear,
+                params.shift,
+                params.elastic,
+                seed=params.seed,
+                name="deformation",
+            )
         )
-    if params.shift:
-        return RandomShift(params.shift, seed=params.seed, name="shift")
-    return None
+    elif params.shift:
+        layers.append(RandomShift(params.shift, seed=params.seed, name="shift"))
+    if params.crop:
+        layers.append(RandomCrop(params.crop, seed=params.seed, name="crop"))
+    if params.flip:
+        layers.append(RandomFlip(seed=params.seed, name="flip"))
+    if params.brightness:
+        layers.append(RandomBrightness(params.brightness, seed=params.seed, name="brightness"))
+    if params.contrast:
+        layers.append(RandomContrast(params.contrast, seed=params.seed, name="contrast"))
+    return layers
+
+
+class _Random(keras.layers.Layer):
+    """A layer that draws random numbers of its own in training."""
+
+    def __init__(self, seed: int, **kwargs: object) -> None:
+        """Make the layer; the seed makes what it draws reproducible."""
+        super().__init__(**kwargs)
+        self._seeds = keras.random.SeedGenerator(seed)
+
+    def _draw(self, count: tf.Tensor, least: float, largest: float) -> tf.Tensor:
+        """float32 [count, 1, 1, 1], uniform."""
+        return keras.random.uniform((count, 1, 1, 1), least, largest, seed=self._seeds)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shapes do not change."""
+        return input_shape
+
+
+class RandomCrop(_Random):
+    """Takes a square from anywhere in each image; from the middle outside of training."""
+
+    def __init__(self, side: int, seed: int, **kwargs: object) -> None:
+        """Make the layer, for squares of so many pixels."""
+        super().__init__(seed, **kwargs)
+        self.side = side
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[N, H, W, C] to [N, side, side, C]."""
+        _, height, width, _ = images.shape
+        spare = (height - self.side, width - self.side)
+        if not training:
+            # As tf.image.resize_with_crop_or_pad: of an odd number of spare pixels one more is below.
+            top, left = (pixels // 2 for pixels in spare)
+            return images[:, top : top + self.side, left : left + self.side]
+        count = tf.shape(images)[0]
+        rows, columns = (
+            keras.random.randint((count, 1), 0, pixels + 1, dtype="int32", seed=self._seeds)
+            + tf.range(self.side)
+            for pixels in spare
+        )
+        images = tf.gather(images, rows, axis=1, batch_dims=1)
+        return tf.gather(images, columns, axis=2, batch_dims=1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Height and width become the side."""
+        return (input_shape[0], self.side, self.side, input_shape[3])
+
+
+class RandomFlip(_Random):
+    """Mirrors half of the images, left to right."""
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Mirror some of [N, H, W, C] images in training; return them untouched otherwise."""
+        if not training:
+            return images
+        return tf.where(self._draw(tf.shape(images)[0], 0.0, 1.0) < 0.5, images[:, :, ::-1], images)
+
+
+class RandomBrightness(_Random):
+    """Adds the same to all values of an image, which may leave [0, 1]."""
+
+    def __init__(self, most: float, seed: int, **kwargs: object) -> None:
+        """Make the layer; `most` is added at most, or taken away."""
+        super().__init__(seed, **kwargs)
+        self.most = most
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Change [N, H, W, C] images in training; return them untouched otherwise."""
+        return images + self._draw(tf.shape(images)[0], -self.most, self.most) if training else images
+
+
+class RandomContrast(_Random):
+    """Multiplies the distance of each channel's values from their mean."""
+
+    def __init__(self, most: float, seed: int, **kwargs: object) -> None:
+        """Make the layer; the factor is within 1 - most and 1 + most."""
+        super().__init__(seed, **kwargs)
+        self.most = most
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Change [N, H, W, C] images in training; return them untouched otherwise."""
+        if not training:
+            return images
+        mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+        factor = self._draw(tf.shape(images)[0], 1 - self.most, 1 + self.most)
+        return (images - mean) * factor + mean
 
 
 class RandomShift(keras.layers.Layer):

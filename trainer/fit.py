@@ -23,11 +23,13 @@ from trainer.callbacks.tensorboard import TensorBoard
 from trainer.checkpoints import Store
 from trainer.estimator import LoggingTensorHook, RunConfig
 from trainer.estimator_model import SUMMARY_EVERY_STEPS, EstimatorModel
+from trainer.networks.layers import adapt
 from trainer.precision import precision_of
 from trainer.recipes import Params
 
 EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
 _PREVIEW_IMAGES = 16
+_ADAPT_IMAGES = 2000
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ def fit(
     """
     checkpoint = store.latest()
     first_step = checkpoint.step if checkpoint else 0
+    adapt_to(splits, model, params)
     if first_step:
         _LOG.info("going on from step %d of an earlier run", first_step)
     steps_per_epoch = min(steps, math.ceil(splits.train.size / params.batch_size))
@@ -146,6 +149,16 @@ def fit(
     }
 
 
+def adapt_to(splits: Splits, model: EstimatorModel, params: Params) -> None:
+    """Let layers that are computed from pictures look at some of the training split."""
+    network = model.given_network
+    if not isinstance(network, keras.Model) or not any(hasattr(layer, "adapt") for layer in network.layers):
+        return
+    count = min(_ADAPT_IMAGES, splits.train.size)
+    inputs, _ = next(iter(batches.training_batches(splits.train, splits.transform, count, params.seed)))
+    adapt(network, inputs[features.IMAGE])
+
+
 def _sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """For several workers: each takes its share of every batch, whatever the files are."""
     options = tf.data.Options()
@@ -154,10 +167,15 @@ def _sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _preview(params: Params, splits: Splits) -> tf.Tensor | None:
-    """Some training images as the recipe changes them, drawn by a generator of their own."""
-    augment = augmentation(params)
-    if augment is None:
+    """Some training images as the recipe changes them, drawn by generators of their own."""
+    layers = augmentation(params)
+    if not layers:
         return None
-    images = batches.training_batches(splits.train, splits.transform, _PREVIEW_IMAGES, params.seed)
-    inputs, _ = next(iter(images))
-    return augment(inputs[features.IMAGE], training=True)
+    batches_of_a_few = batches.training_batches(
+        splits.train, splits.transform, _PREVIEW_IMAGES, params.seed
+    )
+    inputs, _ = next(iter(batches_of_a_few))
+    images = inputs[features.IMAGE]
+    for layer in layers:
+        images = layer(images, training=True)
+    return tf.clip_by_value(images, 0.0, 1.0)

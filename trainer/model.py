@@ -22,7 +22,7 @@ from trainer.features import (
 )
 from trainer.model_function import ModelFunction
 from trainer.networks import NETWORKS
-from trainer.networks.layers import kernel_initializer
+from trainer.networks.layers import MeanWithMirrorImages, WithMirrorImages, kernel_initializer
 from trainer.optimizers import build_optimizer
 from trainer.precision import precision_of
 from trainer.recipes import Params
@@ -42,16 +42,25 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
         A model from float32 [N, height, width, channels] in [0, 1] to logits, float32 [N, C].
 
     Raises:
-        ValueError: for images that are too small for the network.
+        ValueError: for images that are too small or too large for the network.
     """
     params.check_image_size(image_shape)
     images = keras.Input(image_shape, name=IMAGE)
-    augment = augmentation(params)
-    x = augment(images) if augment else images
-    x = NETWORKS[params.network].build(x, params)
+    x = images
+    for layer in augmentation(params):
+        x = layer(x)
+    if params.mirror:
+        x = WithMirrorImages(name="with_mirror_images")(x)
+    known = NETWORKS[params.network]
+    x = known.build(x, params)
+    if params.mirror:
+        x = MeanWithMirrorImages(dtype="float32", name="mean_with_mirror_images")(x)
     # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
     last = keras.layers.Dense(
-        num_classes, kernel_initializer=kernel_initializer(params), dtype="float32", name=LOGITS
+        num_classes,
+        kernel_initializer=known.logits_initializer() or kernel_initializer(params),
+        dtype="float32",
+        name=LOGITS,
     )
     logits = last(x)
     return keras.Model(images, logits, name=params.network)
@@ -77,7 +86,8 @@ def model_fn(
         PREDICT: `predictions` = classes int64 [N], probabilities float32 [N, C], logits float32 [N, C]; and
         `classify` for TF Serving's API of that name.
         TRAIN and EVAL: the same, `loss`, the mean softmax cross entropy on the logits, and the accuracy.
-        TRAIN alone: `train_op`, and the label smoothing of the recipe in the loss.
+        TRAIN alone: `train_op`; and in the loss the label smoothing of the recipe and the network's
+        regularizers.
 
     Raises:
         ValueError: for labels missing in TRAIN or EVAL, or an unknown mode.
@@ -91,6 +101,9 @@ def model_fn(
         if labels is None:
             raise ValueError(f"Missing labels in mode {mode!r}.")
         loss = _cross_entropy(labels, logits, params.label_smoothing if training else 0.0)
+        if training and network.losses:
+            # Of regularizers, such as a weight decay that a network brings.
+            loss += tf.add_n(network.losses)
     predictions = _predictions(logits)
     correct = tf.cast(tf.equal(predictions[CLASSES], tf.cast(labels, tf.int64)), tf.float32)
     return EstimatorSpec(

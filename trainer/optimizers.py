@@ -26,8 +26,10 @@ def build_optimizer(params: Params, steps: int) -> keras.optimizers.Optimizer:
     if params.optimizer == "adamw":
         arguments |= {"beta_2": 0.99, "weight_decay": params.weight_decay}
     kind = _by_name(keras.optimizers, params.optimizer)
+    if params.weight_average_grows:
+        kind = _with_growing_average(kind)
     optimizer = _made(kind, arguments, params.optimizer_arguments, "optimizer_arguments")
-    if params.optimizer == "adamw":
+    if params.weight_decay:
         # Decay is for what multiplies activations; on scales and offsets it only costs accuracy.
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
@@ -53,6 +55,29 @@ def _learning_rate(params: Params, steps: int) -> float | keras.optimizers.sched
         arguments["first_decay_steps"] = steps
     fitting = {name: value for name, value in arguments.items() if name in known}
     return _made(kind, fitting, params.schedule_arguments, "schedule_arguments")
+
+
+def _with_growing_average(kind: Any) -> Any:
+    """The optimizer, whose moving average of the weights forgets fast at first.
+
+    As tf.train.ExponentialMovingAverage with num_updates: after n updates it keeps no more than
+    (1 + n) / (10 + n).
+    """
+
+    class GrowingAverage(kind):
+        @property
+        def ema_momentum(self) -> Any:
+            updates = keras.ops.cast(self.iterations, "float32")
+            return keras.ops.minimum(self._most, (1 + updates) / (10 + updates))
+
+        @ema_momentum.setter
+        def ema_momentum(self, most: float) -> None:
+            self._most = most
+
+    GrowingAverage.__name__ = kind.__name__
+    # Errors and _made look at the arguments.
+    GrowingAverage.__signature__ = inspect.signature(kind)
+    return GrowingAverage
 
 
 def _by_name(module: Any, name: str) -> Any:

@@ -17,7 +17,7 @@ from tfx.components.tuner.component import TunerFnResult
 from trainer import batches, features
 from trainer.callbacks.progress import Progress
 from trainer.estimator import RunConfig
-from trainer.fit import EVAL_BATCH, Splits
+from trainer.fit import EVAL_BATCH, Splits, adapt_to
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
 from trainer.user_functions import UserFunctions
@@ -131,6 +131,7 @@ class _Recipe(keras_tuner.HyperModel):
         training = batches.training_batches(
             self._splits.train, self._splits.transform, params.batch_size, params.seed
         )
+        adapt_to(self._splits, trained, params)
         on_cpu = not tf.config.list_physical_devices("GPU")
         trained.fit(
             training,

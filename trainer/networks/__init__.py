@@ -36,9 +36,17 @@ class Network:
         """The module's function."""
         return cast(Callable[[Any, Any], Any], importlib.import_module(self.module).build)
 
+    def logits_initializer(self) -> Any:
+        """The module's own for the kernel of the last layer; None: the recipe's."""
+        make = getattr(importlib.import_module(self.module), "logits_initializer", None)
+        return make() if make else None
+
 
 NETWORKS: Mapping[str, Network] = {
     "tutorial": Network("trainer.networks.tutorial", smallest_image=4),
     "compact": Network("trainer.networks.compact", smallest_image=8),
     "deep": Network("trainer.networks.deep", smallest_image=8),
+    "residual": Network("trainer.networks.residual", smallest_image=16),
+    "cifar": Network("trainer.networks.cifar", smallest_image=16, largest_image=64),
+    "cifar_tutorial": Network("trainer.networks.cifar_tutorial", smallest_image=8, largest_image=64),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.features import DEFAULT_IMAGE_SHAPE
@@ -23,7 +24,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         shape = tf.shape(inputs)
         # The kernel wants four dimensions.
         x = tf.reshape(inputs, [shape[0], -1, 1, inputs.shape[-1]]) if inputs.shape.rank != 4 else inputs
-        learned = (self.gamma.value, self.beta.value)
+        beta = self.beta.value
+        learned = (self.gamma.value if self.scale else tf.ones_like(beta), beta)
         if training and self.trainable:
             x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 x, *learned, epsilon=self.epsilon, is_training=True
@@ -59,6 +61,68 @@ def kernel_initializer(params: Params) -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform()
 
 
+class IdentityFirst(keras.initializers.Initializer):
+    """Of a convolution: its first filters pass the channels on as they are, the others are another's."""
+
+    def __init__(self, others: keras.initializers.Initializer) -> None:
+        """Make it; `others` draws the kernel whose first filters are replaced."""
+        self.others = others
+
+    def __call__(self, shape: Any, dtype: Any = None) -> tf.Tensor:
+        """A kernel [height, width, channels, filters]."""
+        height, width, channels, filters = shape
+        same = np.zeros(shape, np.float32)
+        first = min(channels, filters)
+        same[height // 2, width // 2, range(first), range(first)] = 1
+        learned = tf.constant(np.arange(filters) >= first, tf.float32)
+        return tf.cast(same + learned * tf.cast(self.others(shape), tf.float32), dtype or tf.float32)
+
+
+class Whitening(keras.layers.Layer):
+    """A convolution of 2 x 2 that makes neighbouring values independent of each other, of deviation 1.
+
+    Its kernel is not learned: `adapt` computes it from pictures. Its filters come in both signs, because
+    what follows cuts the negative values off. Computed in float32.
+    """
+
+    _SIDE = 2
+    _LEAST_VARIANCE = 5e-4
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the kernel and the bias, which is learned."""
+        channels = int(input_shape[-1] or 0)
+        filters = 2 * self._SIDE**2 * channels
+        self.kernel = self.add_weight(
+            shape=(self._SIDE, self._SIDE, channels, filters),
+            initializer="orthogonal",
+            trainable=False,
+            name="kernel",
+        )
+        self.bias = self.add_weight(shape=(filters,), initializer="zeros", name="bias")
+
+    def adapt(self, inputs: tf.Tensor) -> None:
+        """Compute the kernel from what the layer gets: [N, H, W, C]."""
+        ones = (1, 1, 1, 1)
+        patches = tf.image.extract_patches(inputs, (1, self._SIDE, self._SIDE, 1), ones, ones, "VALID")
+        patches = tf.reshape(patches, [-1, patches.shape[-1]])
+        covariance = tf.matmul(patches, patches, transpose_a=True) / tf.cast(
+            tf.shape(patches)[0], tf.float32
+        )
+        variances, directions = tf.linalg.eigh(covariance)
+        filters = directions / tf.sqrt(variances + self._LEAST_VARIANCE)
+        both = tf.concat([filters, -filters], axis=1)
+        self.kernel.assign(tf.reshape(both, self.kernel.shape))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[N, H, W, C] to [N, H - 1, W - 1, 8 C]."""
+        return tf.nn.conv2d(inputs, self.kernel.value, 1, "VALID") + self.bias.value
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """One pixel less in each direction."""
+        count, height, width, channels = (side or 0 for side in input_shape)
+        return (count or None, height - 1, width - 1, 2 * self._SIDE**2 * channels)
+
+
 class Dropout(keras.layers.Dropout):
     """Keras's layer, with its random numbers drawn in float32 whatever the inputs are.
 
@@ -76,3 +140,63 @@ def normalized(x: keras.KerasTensor, dtype: str, block: int) -> keras.KerasTenso
     # A few hundred steps must do for the running means: their default momentum, 0.99, is too slow.
     x = FusedBatchNormalization(momentum=0.9, dtype=dtype, name=f"norm{block}")(x)
     return keras.layers.ReLU(dtype=dtype, name=f"relu{block}")(x)
+
+
+class WithMirrorImages(keras.layers.Layer):
+    """Outside of training, each image and behind them all each mirror image: 2 N instead of N."""
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Double [N, H, W, C] images outside of training."""
+        return images if training else tf.concat([images, images[:, :, ::-1]], axis=0)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The batch is of any size."""
+        return (None, *input_shape[1:])
+
+
+class MeanWithMirrorImages(keras.layers.Layer):
+    """The mean of what was computed from an image and from its mirror image: N again."""
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Halve [2 N, F] outside of training."""
+        if training:
+            return x
+        count = tf.shape(x)[0] // 2
+        return (x[:count] + x[count:]) / 2
+
+
+class LocalResponseNormalization(keras.layers.Layer):
+    """tf.nn.local_response_normalization as TensorFlow's deep CNN tutorial has it; float32 inside."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Divide each value of [N, H, W, C] by a sum over nine channels of the same place."""
+        wide = tf.cast(x, tf.float32)
+        return tf.cast(tf.nn.local_response_normalization(wide, 4, 1.0, 0.001 / 9.0, 0.75), x.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shapes do not change."""
+        return input_shape
+
+
+class PerImageStandardization(keras.layers.Layer):
+    """tf.image.per_image_standardization of images in [0, 1], as it is of 0 … 255."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """[N, H, W, C] to the same, of mean 0 and deviation 1."""
+        return tf.image.per_image_standardization(images * 255.0)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shapes do not change."""
+        return input_shape
+
+
+def adapt(network: keras.Model, images: tf.Tensor) -> None:
+    """Let layers that are computed from pictures, such as Whitening, look at some of the training split.
+
+    Args:
+        network: whose layers have an `adapt`, if any.
+        images: float32 [N, H, W, C] in [0, 1].
+    """
+    for layer in network.layers:
+        if isinstance(layer, Whitening):
+            layer.adapt(keras.Model(network.input, layer.input)(images))

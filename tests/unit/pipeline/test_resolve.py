@@ -19,11 +19,11 @@ COMPILE = ("compile", "--set", "push.to=artifact", "--image", "registry.example/
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A data set of images of 7 x 24 pixels."""
+    """A data set of images of 20 x 24 pixels."""
     folder = tmp_path / "small"
     folder.mkdir()
     for split in ("train", "t10k"):
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((120, 7, 24), np.uint8)))
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((120, 20, 24), np.uint8)))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(
             idx_bytes((np.arange(120) % 10).astype(np.uint8))
         )
@@ -36,9 +36,8 @@ def small(tmp_path: Path) -> Path:
     [
         ("fsat", "unknown recipe 'fsat': did you mean 'fast'?"),
         (
-            "accurate",
-            "images of 7 x 24 pixels are too small for the network 'deep', which takes 8 x 8 or larger: "
-            "take recipe tutorial, or set data.size",
+            "cifar-tutorial",
+            "images of 20 x 24 pixels are too small for trainer.crop=24: take recipe tutorial or fast",
         ),
     ],
 )
@@ -150,12 +149,12 @@ def test_what_is_allowed_already_stays_allowed(tmp_path: Path) -> None:
 
 
 def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:
-    config = PipelineConfig().replace("trainer", recipe="accurate")
+    config = PipelineConfig().replace("trainer", recipe="cifar-tutorial")
     own = config.replace("trainer", build_network="tests.unit.trainer.own_model.build_network")
 
     with pytest.raises(ConfigError, match="too small"):
         with_facts(config, small)
-    assert with_facts(own, small).data.shape.height == 7
+    assert with_facts(own, small).data.shape.height == 20
 
 
 def test_settings_of_the_size_count_where_no_data_are_here() -> None:
@@ -188,7 +187,7 @@ def test_a_fetched_copy_of_the_same_name_says_what_the_images_are(small: Path, t
 
     for uri in ("", "s3://bucket/data/letters/"):
         found = for_a_cluster(config.replace("data", uri=uri), None).data
-        assert (found.shape.height, found.shape.width, found.uri) == (7, 24, uri)
+        assert (found.shape.height, found.shape.width, found.uri) == (20, 24, uri)
         assert found.fingerprint
     with pytest.raises(ConfigError, match="nothing says"):
         for_a_cluster(config.replace("data", uri="s3://bucket/data/others"), None)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.augmentation import RandomDeformation, RandomShift
+from trainer.augmentation import (
+    RandomBrightness,
+    RandomContrast,
+    RandomCrop,
+    RandomDeformation,
+    RandomFlip,
+    RandomShift,
+    augmentation,
+)
+from trainer.recipes import resolve
 
 NOTHING = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "elastic": 0.0}
 
@@ -109,3 +118,53 @@ def test_what_moves_out_is_lost_and_zeros_move_in() -> None:
     moved = RandomShift(1, seed=0)(ones, training=True).numpy()
 
     assert {int(total) for total in moved.sum(axis=(1, 2, 3))} == {16, 20, 25}
+
+
+def places() -> np.ndarray:
+    """64 images of 9 x 7 whose values say where they stand: row + 100 columns."""
+    rows, columns = np.mgrid[:9, :7]
+    one = (rows + 100 * columns).astype(np.float32)[..., None]
+    return np.repeat(one[None], 64, axis=0)
+
+
+def test_a_crop_comes_from_anywhere_and_from_the_middle_outside_of_training() -> None:
+    layer = RandomCrop(5, seed=0)
+    cropped = layer(tf.constant(places()), training=True).numpy()
+
+    assert cropped.shape == (64, 5, 5, 1)
+    corners = cropped[:, 0, 0, 0]
+    assert {int(corner) % 100 for corner in corners} == {0, 1, 2, 3, 4}
+    assert {int(corner) // 100 for corner in corners} == {0, 1, 2}
+    np.testing.assert_array_equal(cropped - corners[:, None, None, None], places()[:, :5, :5])
+    np.testing.assert_array_equal(layer(tf.constant(places())), places()[:, 2:7, 1:6])
+
+
+def test_a_flip_mirrors_about_half() -> None:
+    flipped = RandomFlip(seed=0)(tf.constant(places()), training=True).numpy()
+
+    mirrored = [bool((image == places()[0, :, ::-1]).all()) for image in flipped]
+    same = [bool((image == places()[0]).all()) for image in flipped]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_brightness_adds_and_contrast_multiplies_around_the_mean(blobs: np.ndarray) -> None:
+    added = RandomBrightness(0.25, seed=0)(blobs, training=True).numpy() - blobs
+    assert np.ptp(added, axis=(1, 2, 3)).max() < 1e-6
+    assert 0.2 < np.abs(added).max() <= 0.25
+    assert added.min() < -0.1 < 0.1 < added.max()
+
+    stretched = RandomContrast(0.8, seed=0)(blobs, training=True).numpy()
+    np.testing.assert_allclose(stretched.mean((1, 2)), blobs.mean((1, 2)), atol=1e-5)
+    factors = stretched.std((1, 2, 3)) / blobs.std((1, 2, 3))
+    assert 0.2 <= factors.min() < 0.4
+    assert 1.6 < factors.max() <= 1.8
+
+
+def test_only_a_crop_acts_outside_of_training(blobs: np.ndarray) -> None:
+    layers = augmentation(resolve("cifar-tutorial", crop=15))
+    assert [layer.name for layer in layers] == ["crop", "flip", "brightness", "contrast"]
+    x = blobs
+    for layer in layers:
+        x = layer(x)
+    np.testing.assert_array_equal(x, blobs[:, 3:18, 1:16])

@@ -72,9 +72,10 @@ def test_train(recipe: str) -> None:
     layers = network(recipe)
     before = [weight.numpy() for weight in layers.trainable_variables]
 
-    spec = model.model_fn(IMAGES, LABELS, ModeKeys.TRAIN, params(recipe), layers)
-    assert spec.train_op is not None
-    spec.train_op(keras.optimizers.SGD(0.1))
+    for _ in range(2):  # a block that begins as the identity learns from the second step on
+        spec = model.model_fn(IMAGES, LABELS, ModeKeys.TRAIN, params(recipe), layers)
+        assert spec.train_op is not None
+        spec.train_op(keras.optimizers.SGD(0.1))
 
     assert spec.loss is not None
     assert (spec.loss.dtype, spec.loss.shape) == (tf.float32, ())

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from trainer.features import ImageShape
 from trainer.recipes import RECIPES, resolve
 
 
@@ -52,6 +53,7 @@ def test_steps_and_epochs_replace_each_other() -> None:
         ("fast", {"precision": "float64"}, "precision: Input should be 'auto', 'float32'"),
         ("fast", {"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ("fast", {"train_steps": 1, "epochs": 1}, "exactly one of epochs and train_steps must be set"),
+        ("fast", {"weight_average_grows": True}, "weight_average_grows needs weight_average"),
         ("fast", {"network": "none"}, "network: this is no network; there are tutorial"),
     ],
 )
@@ -66,3 +68,23 @@ def test_a_wrong_setting_is_one_clear_line(name: str, overrides: dict[str, objec
 def test_recipes_can_be_read_without_tensorflow() -> None:
     code = "import sys, trainer.recipes; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "message"),
+    [
+        ("cifar-tutorial", (20, 24), "images of 20 x 24 pixels are too small for trainer.crop=24: take"),
+        ("cifar-tutorial", (64, 64), "too large for trainer.crop=24, which would show less than half"),
+        ("cifar", (96, 96), "too large for the network 'cifar', which takes 64 x 64 or smaller: take"),
+        ("residual", (15, 32), "too small for the network 'residual', which takes 16 x 16 or larger"),
+    ],
+)
+def test_images_that_a_recipe_cannot_take_are_one_clear_line(
+    recipe: str, shape: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match="images of") as caught:
+        resolve(recipe).check_image_size(ImageShape(*shape))
+
+    assert message in str(caught.value)
+    assert recipe not in str(caught.value).partition("take recipe")[2].split()
+    assert str(caught.value).endswith("or set data.size")

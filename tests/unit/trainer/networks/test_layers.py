@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.networks.layers import Dropout, FusedBatchNormalization, kernel_initializer
+from trainer.features import ImageShape
+from trainer.model import build_network
+from trainer.networks.layers import (
+    Dropout,
+    FusedBatchNormalization,
+    IdentityFirst,
+    Whitening,
+    adapt,
+    kernel_initializer,
+)
 from trainer.recipes import resolve
 
 
@@ -72,3 +81,61 @@ def test_initializers_are_uniform_within_their_reach(name: str, reach: float) ->
     drawn = np.abs(kernel_initializer(params)((800, 100)))
     assert 0.99 * reach < drawn.max() <= reach
     assert drawn.mean() == pytest.approx(reach / 2, rel=0.02)
+
+
+def photos(count: int = 8, side: int = 12) -> np.ndarray:
+    """Smooth noise in colour."""
+    random = np.random.default_rng(3).random((count, side // 3, side // 3, 3)).astype(np.float32)
+    return tf.image.resize(random, (side, side)).numpy()
+
+
+def test_whitening_makes_patches_independent_and_of_deviation_one() -> None:
+    layer = Whitening()
+    pictures = tf.constant(photos(64) - 0.5)
+    layer(pictures)
+    layer.adapt(pictures)
+
+    values = layer(pictures).numpy()
+
+    assert values.shape == (64, 11, 11, 24)
+    np.testing.assert_allclose(values[..., :12], -values[..., 12:], atol=1e-4)
+    flat = values[..., :12].reshape(-1, 12)
+    moments = flat.T @ flat / len(flat)
+    np.testing.assert_allclose(moments, np.diag(np.diag(moments)), atol=1e-3)
+    # Smooth pictures have little in the directions of high frequency, which are not blown up.
+    assert np.diag(moments).max() == pytest.approx(1.0, abs=0.05)
+    assert [variable.name for variable in layer.trainable_variables] == ["bias"]
+
+
+def test_layers_of_a_network_adapt_to_what_they_get() -> None:
+    network = build_network(resolve("cifar", precision="float32"), ImageShape(16, 16, 3), 10)
+    before = network.get_layer("whitening").kernel.numpy()
+    adapt(network, tf.constant(photos(side=18)[:, :16, :16]))
+    after = network.get_layer("whitening").kernel.numpy()
+    assert not np.allclose(before, after)
+    assert np.isfinite(after).all()
+
+
+@pytest.mark.parametrize("filters", [2, 3, 5])
+def test_identity_first_passes_channels_on(filters: int) -> None:
+    images = tf.constant(photos())
+    convolution = keras.layers.Conv2D(
+        filters, 3, padding="same", kernel_initializer=IdentityFirst(keras.initializers.GlorotUniform())
+    )
+    same = min(filters, 3)
+    np.testing.assert_allclose(convolution(images)[..., :same], images[..., :same], atol=1e-6)
+    assert (convolution.kernel.numpy()[..., same:] != 0).all()
+
+
+def test_with_mirror_images_an_answer_does_not_depend_on_the_side() -> None:
+    images = photos()
+    params = resolve("fast", precision="float32", mirror=True, shift=0)
+    network = build_network(params, ImageShape(12, 12, 3), 10)
+    plain = build_network(resolve("fast", precision="float32", shift=0), ImageShape(12, 12, 3), 10)
+    plain.set_weights(network.get_weights())
+
+    np.testing.assert_allclose(network(images), network(images[:, :, ::-1]), atol=1e-5)
+    np.testing.assert_allclose(
+        network(images), (plain(images) + plain(images[:, :, ::-1])) / 2, atol=1e-5, rtol=1e-4
+    )
+    assert network(images[:1], training=True).shape == (1, 10)
