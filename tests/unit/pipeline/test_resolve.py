@@ -37,7 +37,8 @@ def small(tmp_path: Path) -> Path:
         ("fsat", "unknown recipe 'fsat': did you mean 'fast'?"),
         (
             "cifar-tutorial",
-            "images of 20 x 24 pixels are too small for trainer.crop=24: take recipe tutorial or fast",
+            "images of 20 x 24 pixels are too small for trainer.crop=24: take recipe tutorial or fast or "
+            "accurate or residual or cifar, or set data.size",
         ),
     ],
 )
