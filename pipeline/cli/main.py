@@ -45,6 +45,9 @@ PAGES = {
         "pipeline.cli.rollback:rollback",
         "Make an earlier pushed version the newest again; without VERSION, the one before the newest.",
     ),
+    "rollout": Page(
+        "kubeflow.cli.rollout:rollout", "Watch a canary of KServe, then send all requests to it, or none."
+    ),
     "run": Page("pipeline.cli.run:run", "Run the whole pipeline on this machine, up to a pushed model."),
     "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
     "schedule": Page("kubeflow.cli.schedule:schedule", "Run a compiled pipeline again and again."),

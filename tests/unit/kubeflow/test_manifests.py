@@ -17,6 +17,7 @@ import yaml
 from kubernetes import client as kubernetes
 
 from kubeflow import settings as kubeflow_settings
+from kubeflow.rollout import METRICS_PATH
 from pipeline import product
 from tests.unit.kubeflow import openapi
 from tests.unit.kubeflow.conftest import REPOSITORY
@@ -32,6 +33,7 @@ OVERLAYS = (
     "kserve/base",
     "kserve/overlays/pvc",
     "kserve/overlays/s3",
+    "kserve/overlays/s3-canary",
 )
 COMPLETE = tuple(name for name in OVERLAYS if not name.endswith("base"))
 RUN_AS = 10001  # the user of the image's Pusher, who owns what is on the volume
@@ -211,7 +213,10 @@ def test_every_file_is_used_and_every_used_file_exists() -> None:
             assert target.exists(), f"{path}: {name}"
             used.add(target / "kustomization.yaml" if target.is_dir() else target)
     unused = {path for path in MANIFESTS.rglob("*") if path.is_file()} - used
-    assert {str(path.parent.relative_to(MANIFESTS)) for path in unused} == set(COMPLETE) - {"model-volume"}
+    assert {str(path.parent.relative_to(MANIFESTS)) for path in unused} == set(COMPLETE) - {
+        "model-volume",
+        "kserve/overlays/s3",
+    }
     assert {path.name for path in unused} == {"kustomization.yaml"}
 
 
@@ -509,3 +514,27 @@ def test_a_store_that_is_away_takes_nothing_away(store: Store) -> None:
 
     assert "not found" in store.run(rounds=2).stderr
     assert (store.target / "1" / "saved_model.pb").exists()
+
+
+def test_a_canary_is_another_address_and_a_share(composed: dict[str, list[Json]]) -> None:
+    before, canary = (
+        find(composed[f"kserve/overlays/{name}"], "InferenceService")["spec"]["predictor"]
+        for name in ("s3", "s3-canary")
+    )
+
+    assert 0 < canary.pop("canaryTrafficPercent") < 100
+    assert canary["model"].pop("storageUri") != before["model"].pop("storageUri")
+    assert canary == before
+
+
+def test_kserve_shows_the_metrics_that_a_rollout_goes_by(composed: dict[str, list[Json]]) -> None:
+    predictor = find(composed["kserve/overlays/s3"], "InferenceService")["spec"]["predictor"]
+    (flag,) = predictor["model"]["args"]
+    (mount,) = predictor["model"]["volumeMounts"]
+    (volume,) = predictor["volumes"]
+    settings = find(composed["kserve/overlays/s3"], "ConfigMap")
+
+    assert Path(flag.partition("=")[2]).parent == Path(mount["mountPath"])
+    assert mount["name"] == volume["name"]
+    assert volume["configMap"]["name"] == settings["metadata"]["name"]
+    assert METRICS_PATH in settings["data"][Path(flag).name]
