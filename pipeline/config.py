@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -68,6 +69,15 @@ def no_pattern(path: str) -> str:
     return path
 
 
+def _regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"this is no regular expression: {error}") from None
+    return pattern
+
+
+Regex = Annotated[str, AfterValidator(_regex)]
 PlainPath = Annotated[str, AfterValidator(no_pattern)]
 
 
@@ -166,8 +176,15 @@ _RECIPE_FIELDS: dict[str, Any] = {
     for name, annotation in get_type_hints(Params, include_extras=True).items()
 }
 # Settings that hold values by names of a user's choice: trainer.params.NAME=VALUE.
-_MAPPINGS = frozenset(f"trainer.{name}" for name in ("params", "optimizer_arguments", "schedule_arguments"))
-_RecipeFields: Any = create_model("_RecipeFields", __base__=Section, **_RECIPE_FIELDS)
+_MAPPINGS = frozenset(
+    f"trainer.{name}"
+    for name in ("params", "optimizer_arguments", "schedule_arguments", "var_name_to_prev_var_name")
+)
+# A word of Python's, so that it cannot be declared like the others.
+_CONTINUE: Any = (bool, Field(False, description="go on with the training of the run, from its last step"))
+_RecipeFields: Any = create_model(
+    "_RecipeFields", __base__=Section, **_RECIPE_FIELDS, **{"continue": _CONTINUE}
+)
 
 
 class RunConfigSettings(Section):
@@ -178,6 +195,9 @@ class RunConfigSettings(Section):
     )
     save_checkpoints_secs: Annotated[float, Field(ge=0)] = Field(
         30.0, description="least seconds between two checkpoints"
+    )
+    keep_checkpoint_max: PositiveInt = Field(
+        1, description="checkpoints that are kept, the last ones, after the run too"
     )
     log_step_count_steps: PositiveInt | None = Field(
         None, description="steps between two lines of progress; None: two lines a second"
@@ -194,10 +214,31 @@ class TrainerConfig(_RecipeFields):
     )
     callbacks: str = Field("", description="dotted path of what makes Keras callbacks; empty: none")
     run_config: RunConfigSettings = RunConfigSettings()
+    warm_start_from: str = Field(
+        "",
+        description="what to begin with: run:ID, a checkpoint or SavedModel; empty: new weights",
+    )
+    warm_start_checkpoint: str = Field("", description="which checkpoint there; found out")
+    warm_start_fingerprint: str = Field("", description="SHA-256 of what is there, for the cache")
+    vars_to_warm_start: Regex = Field(".*", description="which variables begin so, as names begin")
+    var_name_to_prev_var_name: dict[str, str] | None = Field(
+        None, description="names of variables there, by those here; None: the same"
+    )
+    evaluate_only: bool = Field(False, description="make no step: measure and export what is there")
     gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
     checkpoint_dir: PlainPath = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"
     )
+
+    @model_validator(mode="after")
+    def _begins_with_something(self) -> TrainerConfig:
+        given = self.model_dump(include={"continue", "evaluate_only", "var_name_to_prev_var_name"})
+        for name, value in given.items():
+            if value and not self.warm_start_from:
+                raise ValueError(f"{name} needs warm_start_from: set trainer.warm_start_from=run:ID")
+        if given["continue"] and self.evaluate_only:
+            raise ValueError("continue makes steps and evaluate_only makes none: set one of them")
+        return self
 
     def overrides(self) -> dict[str, Any]:
         """What differs from the recipe, by the names of trainer.recipes.Params."""

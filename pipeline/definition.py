@@ -29,7 +29,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.pusher.component import Pusher
 from components.report_gen.component import ReportGen
 from components.serving_validator.component import ServingValidator
-from pipeline.config import DataGateConfig, PipelineConfig
+from pipeline.config import DataGateConfig, PipelineConfig, TrainerConfig
 from pipeline.history.connection import connection_config
 from pipeline.nodes import NodeId
 from pipeline.schema import schema_text
@@ -64,11 +64,13 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     """
     prepared = _prepare(config)
     example_gen, schema, transform = prepared.example_gen, prepared.schema, prepared.transform
+    warm_start = _warm_start(config.trainer)
     trainer = Trainer(
         run_fn="trainer.train.run_fn",
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
+        base_model=warm_start.outputs["result"] if warm_start else None,
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.VALIDATION]),
         custom_config=_custom_config(config, Trainer.__name__),
@@ -114,6 +116,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         config,
         [
             *prepared.nodes(),
+            *filter(None, [warm_start]),
             trainer,
             serving_validator,
             baseline_model,
@@ -145,6 +148,17 @@ def create_tuning_pipeline(config: PipelineConfig, trials: int) -> Pipeline:
         custom_config=_custom_config(config, Tuner.__name__) | {"trials": trials},
     )
     return _pipeline(config, [*prepared.nodes(), tuner])
+
+
+def _warm_start(trainer: TrainerConfig) -> Importer | None:
+    """What the training begins with, where it does not begin anew."""
+    if not trainer.warm_start_from:
+        return None
+    return Importer(
+        source_uri=trainer.warm_start_from,
+        artifact_type=Model,
+        custom_properties={"fingerprint": trainer.warm_start_fingerprint},
+    ).with_id(NodeId.WARM_START.value)
 
 
 def _baseline_model(config: PipelineConfig, trainer: Trainer) -> BaselineModel | Importer:

@@ -21,6 +21,7 @@ class NodeId(StrEnum):
     PREVIOUS_DATA = "PreviousData"
     DATA_GATE = "DataGate"
     TRANSFORM = "Transform"
+    WARM_START = "WarmStart"
     TUNER = "Tuner"
     TRAINER = "Trainer"
     BASELINE_MODEL = "BaselineModel"

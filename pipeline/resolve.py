@@ -13,7 +13,7 @@ from typing import Any
 from components.image_example_gen.sources import DataSet, Options, choose
 from components.image_example_gen.splitting import splitting
 from components.shared import model_store
-from pipeline import enough_data
+from pipeline import enough_data, warm_start
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.runtime import environment, logs
@@ -42,9 +42,11 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
         folder: of the data set.
 
     Raises:
-        ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model.
+        ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model, or
+            `trainer.warm_start_from` nothing to begin with.
     """
-    return with_facts(_with_baseline(config), folder).replace("data", uri=str(folder.absolute()))
+    config = warm_start.on_this_machine(_with_baseline(config))
+    return with_facts(config, folder).replace("data", uri=str(folder.absolute()))
 
 
 def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
@@ -67,7 +69,7 @@ def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig
                 "data with --data-dir, or --set data.size=28x28 --set data.num_classes=10"
             )
         folder = fetched
-    return with_facts(config, folder)
+    return with_facts(warm_start.in_a_cluster(config), folder)
 
 
 def _with_baseline(config: PipelineConfig) -> PipelineConfig:
@@ -120,7 +122,8 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
 def _check_functions(config: PipelineConfig, params: Params) -> None:
     trainer = config.trainer
     own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
-    if not any(own) and not params.optimizer_arguments and not params.schedule_arguments:
+    start = trainer.warm_start_from if trainer.warm_start_fingerprint else None
+    if not any((*own, start, params.optimizer_arguments, params.schedule_arguments)):
         return
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES
     with (
@@ -131,7 +134,7 @@ def _check_functions(config: PipelineConfig, params: Params) -> None:
     ):
         from trainer import user_functions  # imports TensorFlow and Keras, which takes seconds
 
-        user_functions.check(trainer.custom_config(), params, config.data.shape, classes)
+        user_functions.check(trainer.custom_config(), params, config.data.shape, classes, start)
 
 
 def inspect(config: DataConfig, folder: Path) -> DataSet:

@@ -35,6 +35,7 @@ class RunConfig:
         tf_random_seed: of weights, shuffling, dropout and augmentation; the recipe's.
         save_checkpoints_steps: steps between two checkpoints; None: seconds count.
         save_checkpoints_secs: least seconds between two checkpoints.
+        keep_checkpoint_max: how many checkpoints are kept, the last ones, after the run too.
         log_step_count_steps: steps between two lines of progress; None: two lines a second.
         num_workers: processes that train together.
         is_chief: whether this one writes the results.
@@ -44,6 +45,7 @@ class RunConfig:
     tf_random_seed: int = 0
     save_checkpoints_steps: int | None = None
     save_checkpoints_secs: float = 30.0
+    keep_checkpoint_max: int = 1
     log_step_count_steps: int | None = None
     num_workers: int = 1
     is_chief: bool = True

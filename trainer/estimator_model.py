@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +59,23 @@ class ConfusionMatrix(keras.metrics.Metric):
     def result(self) -> tf.Tensor:
         """The matrix so far."""
         return self._counts.value
+
+
+def variable_names(network: keras.Model) -> list[str]:
+    """Of a network's variables, in their order: the same in every process, as `conv1/kernel`.
+
+    Keras counts the layers that have no name through a whole process: the second network made there begins
+    with `dense_1`. Here each network counts its own.
+    """
+    seen: Counter[str] = Counter()
+    names = {}
+    for layer in network.layers:
+        kind = re.sub(r"_\d+$", "", layer.name)
+        if kind.replace("_", "") == type(layer).__name__.lower():
+            names[layer.name] = f"{kind}_{seen[kind]}" if seen[kind] else kind
+            seen[kind] += 1
+    parts = (variable.path.partition("/") for variable in network.variables)
+    return [f"{names.get(layer, layer)}{slash}{rest}" for layer, slash, rest in parts]
 
 
 class EstimatorModel(keras.Model):
@@ -119,6 +138,23 @@ class EstimatorModel(keras.Model):
         if self.given_network is None:
             return own
         return [*self.given_network.variables, *self.optimizer.variables, *own]
+
+    def named_variables(self) -> dict[str, Any]:
+        """The variables that can begin with values of another model: weights and running means."""
+        if self.given_network is None:
+            return {
+                name: value for name, value in self.graph_variables.by_name().items() if value.trainable
+            }
+        named = zip(variable_names(self.given_network), self.given_network.variables, strict=True)
+        return {name: value for name, value in named if tf.as_dtype(value.dtype).is_floating}
+
+    def state_names(self) -> list[str]:
+        """Of the variables of `state`, in its order."""
+        own = ["global_step", *self.graph_variables.by_name()]
+        if self.given_network is None:
+            return own
+        optimizer = [variable.path for variable in self.optimizer.variables]
+        return [*variable_names(self.given_network), *optimizer, *own]
 
     def trace(
         self, features: Mapping[str, tf.TensorSpec], labels: tf.TensorSpec, batch_size: int

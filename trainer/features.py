@@ -67,6 +67,8 @@ TEST = "test"
 
 # In the model_run artifact: what a killed run leaves for the next one.
 CHECKPOINT_FOLDER = "checkpoint"
+# There too: the last checkpoints of a finished run, for others to begin with.
+KEPT_FOLDER = "kept_checkpoints"
 
 # The default data set: MNIST.
 DEFAULT_IMAGE_SHAPE = ImageShape(28, 28, 1)

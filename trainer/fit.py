@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -26,6 +27,7 @@ from trainer.estimator_model import SUMMARY_EVERY_STEPS, EstimatorModel
 from trainer.networks.layers import adapt
 from trainer.precision import precision_of
 from trainer.recipes import Params
+from trainer.warm_start import Start
 
 EVAL_BATCH = 500  # images; evaluation keeps no gradients, so more fit
 _PREVIEW_IMAGES = 16
@@ -54,6 +56,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     logged: Sequence[LoggingTensorHook] = (),
     summaries: bool = False,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Train to the end, from the last checkpoint of a killed run if there is one.
 
@@ -68,14 +71,21 @@ def fit(
         callbacks: of the user's.
         logged: tensors that the model function wants to have logged.
         summaries: whether the model function may write any with tf.summary.
+        start: what to begin with; None: with new weights.
 
     Returns:
         The content of metrics.json: what was trained, how fast, how well, epoch by epoch.
 
     Raises:
         NonFiniteLossError: where the loss became NaN or infinite.
+        ValueError: where the values to begin with do not fit the model.
     """
     checkpoint = store.latest()
+    if start and not checkpoint:
+        if start.goes_on:
+            checkpoint = start.checkpoint(model)
+        else:
+            start.apply(model)
     first_step = checkpoint.step if checkpoint else 0
     adapt_to(splits, model, params)
     if first_step:
@@ -132,20 +142,73 @@ def fit(
     _LOG.info(
         "trained %d steps in %.1f s; validation: %s", progress.step, backup.seconds, in_words(measured)
     )
-    return {
-        "steps": progress.step,
+    training = {
         "resumed_at_step": first_step,
-        "train_examples": splits.train.size,
-        "validation_examples": splits.validation.size,
         "train_seconds": backup.seconds,
         "images_per_s": progress.images_per_s,
+        "history": history,
+    }
+    return _report(model, params, splits, progress.step, measured, best.confusion, training)
+
+
+def measure(
+    model: EstimatorModel,
+    params: Params,
+    splits: Splits,
+    start: Start,
+    eval_steps: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
+    """Measure what there is to begin with, without a step of training.
+
+    Args:
+        model: compiled; has the values afterwards.
+        params: the recipe.
+        splits: the data.
+        start: the values.
+        eval_steps: how many validation batches to read; None or 0: all.
+        callbacks: of the user's.
+
+    Returns:
+        The content of metrics.json, as fit.
+
+    Raises:
+        ValueError: where the values do not fit the model.
+    """
+    start.apply(model)
+    if start.goes_on and params.weight_average:
+        model.optimizer.finalize_variable_values(model.network.trainable_variables)
+    validation = _sharded(batches.evaluation_batches(splits.validation, splits.transform, EVAL_BATCH))
+    measured = model.evaluate(
+        validation, steps=eval_steps or None, callbacks=[*callbacks], verbose=0, return_dict=True
+    )
+    measured = {name: float(value) for name, value in measured.items()}
+    _LOG.info("step %d, validation: %s", start.step, in_words(measured))
+    training = {"resumed_at_step": start.step, "train_seconds": 0.0, "images_per_s": 0.0, "history": {}}
+    counts = model.confusion.result().numpy() if model.confusion is not None else None
+    return _report(model, params, splits, start.step, measured, counts, training)
+
+
+def _report(
+    model: EstimatorModel,
+    params: Params,
+    splits: Splits,
+    step: int,
+    measured: Mapping[str, float],
+    confusion: np.ndarray | None,
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "steps": step,
+        "train_examples": splits.train.size,
+        "validation_examples": splits.validation.size,
         "precision": precision_of(model.network if isinstance(model.network, keras.Model) else None),
         "validation_accuracy": measured.get("accuracy"),
         "validation_loss": measured["loss"],
-        "validation_metrics": measured | {"global_step": progress.step},
-        "validation_confusion": None if best.confusion is None else best.confusion.tolist(),
-        "history": history,
+        "validation_metrics": {**measured, "global_step": step},
+        "validation_confusion": None if confusion is None else confusion.tolist(),
         "params": dataclasses.asdict(params),
+        **training,
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -20,6 +21,7 @@ from trainer.estimator_model import EstimatorModel
 from trainer.export_outputs import DEFAULT, ExportedAs, ExportOutput, PredictOutput
 from trainer.features import ImageInput
 from trainer.serving_inputs import ServingInputs
+from trainer.warm_start import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,14 @@ class ServingModule(tf.Module):
             found[name] = _traced(functools.partial(self._export, name), spec)
             self._exported.value[name] = ExportedAs(output.method, output.input_name)
         # As an attribute: a SavedModel keeps only what it can reach from its root.
-        self._weights = list(
-            {id(used): used for traced in found.values() for used in traced.variables}.values()
-        )
+        used = {id(one): one for traced in found.values() for one in traced.variables}
+        names = {
+            id(one.value if isinstance(one, keras.Variable) else one): name
+            for name, one in self._model.value.named_variables().items()
+        }
+        # By name, so that another training can be warm-started from a SavedModel.
+        setattr(self, WEIGHTS, {names[key]: one for key, one in used.items() if key in names})
+        self._others = [one for key, one in used.items() if key not in names]
         return found
 
     @property

@@ -19,11 +19,12 @@ from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
 from trainer.estimator_model import EstimatorModel
-from trainer.fit import Splits, fit
+from trainer.fit import Splits, fit, measure
 from trainer.precision import precision_of
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
 from trainer.user_functions import UserFunctions
+from trainer.warm_start import START_SETTINGS, Start
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,13 +43,15 @@ def run_fn(fn_args: FnArgs) -> None:
             `model_fn`, `build_network` and `callbacks`, dotted paths of functions: see
             trainer.user_functions;
             `run_config`, fields of trainer.estimator.RunConfig by name;
+            `warm_start_from` and the settings next to it: what `base_model` is, see trainer.warm_start;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
             `images`, what Transform's graph was told of them, and `class_names`, by label;
             `code`, a fingerprint of the code.
 
     Raises:
-        ValueError: for an unknown recipe, override, value or function, or data that cannot be trained on.
+        ValueError: for an unknown recipe, override, value or function, data that cannot be trained on, or
+            values to begin with that do not fit.
         devices.MissingGpuError: for fewer GPUs than asked for.
         NonFiniteLossError: where the loss became NaN or infinite; nothing is exported.
     """
@@ -66,7 +69,8 @@ def run_fn(fn_args: FnArgs) -> None:
     splits = Splits(
         read_split(fn_args.train_files, budget), read_split(fn_args.eval_files, budget), transform
     )
-    steps = params.steps(splits.train.size)
+    start = Start.of(settings, fn_args.base_model)
+    steps = params.steps(splits.train.size) + (start.step if start else 0)
     with strategy.scope():
         trained, traced = functions.build(params, image_shape, classes, steps, config)
     _LOG.info("%s", devices.describe(strategy, precision_of(trained.given_network)))
@@ -76,21 +80,26 @@ def run_fn(fn_args: FnArgs) -> None:
         settings.get("checkpoint_dir", ""),
         config.save_checkpoints_secs,
         config.save_checkpoints_steps,
+        config.keep_checkpoint_max,
     )
     callbacks = functions.callbacks(params, config, traced)
     try:
-        metrics = fit(
-            trained,
-            params,
-            splits,
-            steps,
-            store,
-            config,
-            fn_args.eval_steps,
-            callbacks,
-            traced.logged,
-            summaries=functions.own and config.is_chief,
-        )
+        if start and not start.trains:
+            metrics = measure(trained, params, splits, start, fn_args.eval_steps, callbacks)
+        else:
+            metrics = fit(
+                trained,
+                params,
+                splits,
+                steps,
+                store,
+                config,
+                fn_args.eval_steps,
+                callbacks,
+                traced.logged,
+                summaries=functions.own and config.is_chief,
+                start=start,
+            )
     except NonFiniteLossError:
         store.remove()  # Going on from there would end the same way.
         raise
@@ -106,7 +115,7 @@ def run_fn(fn_args: FnArgs) -> None:
     warmup.write(fn_args.serving_model_dir, images, exports)
     samples.write(fn_args.serving_model_dir, evaluation_batches(splits.validation, transform, 500))
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
-    store.remove()
+    store.finish()
 
 
 def _params(fn_args: FnArgs, settings: Mapping[str, Any]) -> Params:
@@ -135,7 +144,11 @@ def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> st
     """Equal for two trainings that take the same steps."""
     what = {
         "params": dataclasses.asdict(params),
-        "functions": [settings.get(name) for name in ("model_fn", "build_network", "callbacks", "code")],
+        "settings": {
+            name: value
+            for name, value in settings.items()
+            if name in ("model_fn", "build_network", "callbacks", "code", *START_SETTINGS)
+        },
         "files": [(file, tf.io.gfile.stat(file).length) for file in splits.train.files],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]

@@ -18,6 +18,7 @@ from trainer.features import ImageShape
 from trainer.model_function import ModelFunction
 from trainer.optimizers import build_optimizer
 from trainer.recipes import Params
+from trainer.warm_start import Start
 
 _OUR_METRICS = ("accuracy",)
 # What the Evaluator, the report and `mnist query` read.
@@ -124,24 +125,38 @@ class UserFunctions:
         return exact
 
 
-def check(settings: Mapping[str, Any], params: Params, shape: ImageShape, num_classes: int) -> None:
-    """Make the optimizer, and trace the user's functions, if there are any, before the first node runs.
+def check(
+    settings: Mapping[str, Any],
+    params: Params,
+    shape: ImageShape,
+    num_classes: int,
+    start_folder: str | None = None,
+) -> None:
+    """Find out before the first node runs whether the Trainer could go through.
+
+    Makes the optimizer, traces the user's functions, and compares the model with what it begins with.
 
     Args:
         settings: as trainer.train.run_fn gets them.
         params: the recipe.
         shape: of the images.
         num_classes: C.
+        start_folder: where the values of `warm_start_from` are; None: not on this machine.
 
     Raises:
         ValueError: one line: what is wrong, in which mode, and in which line of the user's file.
     """
     functions = UserFunctions.load(settings)
     build_optimizer(params, steps=1)
-    if not functions.own:
+    start = Start.of(settings, start_folder)
+    if not functions.own and not start:
         return
     config = RunConfig(tf_random_seed=params.seed)
-    _, traced = functions.build(params, shape, num_classes, 1, config)
+    made, traced = functions.build(params, shape, num_classes, 1, config)
+    if start:
+        start.check(made)
+    if not functions.own:
+        return
     functions.callbacks(params, config, traced)
     if missing := [name for name in _NEEDED if name not in traced.predictions]:
         raise ValueError(

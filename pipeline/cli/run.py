@@ -25,7 +25,13 @@ from pipeline.nodes import NodeId
 from pipeline.runtime import environment, logs
 
 # What `--rerun` takes: an importer's result is what it points at, and the others are no nodes of a run.
-EXECUTED = frozenset(NodeId) - {NodeId.IMAGES, NodeId.PREVIOUS_DATA, NodeId.TUNER, NodeId.ROLLBACK}
+EXECUTED = frozenset(NodeId) - {
+    NodeId.IMAGES,
+    NodeId.PREVIOUS_DATA,
+    NodeId.WARM_START,
+    NodeId.TUNER,
+    NodeId.ROLLBACK,
+}
 
 
 class Result(Protocol):

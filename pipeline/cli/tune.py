@@ -57,7 +57,10 @@ def tune(
         raise UserError(f"{output}: there is no folder to write it to")
     following = next_command(output, dataset, data_dir, root, settings)
     dataset = dataset_name(dataset, data_dir)
-    config = complete(run_config(recipe=recipe, dataset=dataset, root=root, settings=settings), data_dir)
+    config = run_config(recipe=recipe, dataset=dataset, root=root, settings=settings)
+    if config.trainer.warm_start_from:
+        raise UserError("trainer.warm_start_from: each trial begins with new weights: leave it out")
+    config = complete(config, data_dir)
 
     def work(view: RunView, run_id: str) -> Tuned:
         from pipeline.local import session  # imported by with_live_view, with a note on the terminal

@@ -75,8 +75,8 @@ class Backup(keras.callbacks.Callback):
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Save, where several workers must do it at the same time."""
-        if devices.worker_count() > 1:
+        """Save, where several workers must do it at the same time, and when the training is over."""
+        if devices.worker_count() > 1 or self.model.stop_training:
             self._save()
 
     def _save(self) -> None:
@@ -84,4 +84,5 @@ class Backup(keras.callbacks.Callback):
         # Reading a variable of several workers takes all of them.
         arrays = [np.asarray(variable) for variable in self.model.state()]
         if devices.is_chief():
-            self._store.save(self._progress.step, [*arrays, *self._best.weights], measured)
+            names = self.model.state_names()
+            self._store.save(self._progress.step, [*arrays, *self._best.weights], measured, names)

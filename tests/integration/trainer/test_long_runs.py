@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training_data import Dataset
-from trainer.features import CHECKPOINT_FOLDER
+from trainer.features import CHECKPOINT_FOLDER, KEPT_FOLDER
 from trainer.train import run_fn
 
 # All that is random or kept between steps: dropout, shifts, batch norm's means, Adam's, averaged weights.
@@ -81,12 +81,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     digits: Dataset, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     killed = arguments(digits, tmp_path / "7", {"run_config": {"save_checkpoints_secs": 0.0}})
-    checkpoint = Path(killed["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
+    folder = Path(killed["model_run_dir"], CHECKPOINT_FOLDER)
     process = start(killed, tmp_path)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         # Epochs have ten steps: the middle of the third.
-        if checkpoint.exists() and json.loads(str(np.load(checkpoint)["about"]))["step"] >= 24:
+        if any(int(path.stem.rpartition("-")[2]) >= 24 for path in folder.glob("checkpoint-*.npz")):
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -104,6 +104,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert measured["history"]["val_loss"] == pytest.approx(expected["history"]["val_loss"], abs=1e-3)
     np.testing.assert_allclose(logits(again, digits), logits(undisturbed, digits), atol=1e-3)
     assert not list(tmp_path.glob(f"model_run/*/{CHECKPOINT_FOLDER}")), "no longer needed"
+    assert [path.name for path in tmp_path.glob(f"model_run/*/{KEPT_FOLDER}/*")] == ["checkpoint-60.npz"]
 
 
 def test_the_checkpoint_of_another_training_is_left_alone(digits: Dataset, tmp_path: Path) -> None:
@@ -112,21 +113,21 @@ def test_the_checkpoint_of_another_training_is_left_alone(digits: Dataset, tmp_p
         digits, tmp_path / "1", {"run_config": {"save_checkpoints_secs": 0.0}}, train_steps=200
     )
     process = start(other, tmp_path)
-    checkpoint = Path(other["model_run_dir"], CHECKPOINT_FOLDER, "checkpoint.npz")
-    while not checkpoint.exists() and process.poll() is None:
+    folder = Path(other["model_run_dir"], CHECKPOINT_FOLDER)
+    while not list(folder.glob("*.npz")) and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     process.communicate()
     given = arguments(digits, tmp_path / "2", {}, train_steps=short["train_steps"], seed=9)
     finish(start(given, tmp_path))
     assert metrics(given)["resumed_at_step"] == 0
-    assert checkpoint.exists()
+    assert list(folder.glob("*.npz"))
 
 
 def test_a_broken_checkpoint_costs_time_and_no_more(digits: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "model_run" / "0" / CHECKPOINT_FOLDER
     folder.mkdir(parents=True)
-    (folder / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
+    (folder / "checkpoint-5.npz").write_bytes(b"PK\x03\x04 and no more")
     given = arguments(digits, tmp_path / "1", {}, train_steps=12)
     finish(start(given, tmp_path))
     assert metrics(given)["steps"] == 12

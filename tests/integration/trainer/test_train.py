@@ -16,6 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tests.training_data import SCHEMA, Dataset, example, write_records
 from trainer import devices, warmup
 from trainer.callbacks.progress import NonFiniteLossError
+from trainer.features import KEPT_FOLDER
 from trainer.train import run_fn
 
 QUICK = {"batch_size": 50, "precision": "float32", "shift": 0}
@@ -141,6 +142,52 @@ def test_own_functions_by_dotted_path(stripes: Dataset, tmp_path: Path) -> None:
     answers = saved.signatures["pixels"](tf.constant(stripes.images))
     assert np.mean(answers["classes"].numpy() == stripes.labels) > 0.9
     assert np.allclose(answers["margin"], answers["logits"].numpy().max(axis=1))
+
+
+def test_a_finished_run_goes_on_as_if_it_had_not_ended(digits: Dataset, tmp_path: Path) -> None:
+    """With momentum and dropout, whose state is more than the weights; its checkpoints can be measured."""
+
+    def run(name: str, base: str = "", checkpoint: str = "", **overrides: Any) -> Path:
+        plain = {"batch_size": 50, "precision": "float32", "momentum": 0.9, "train_steps": 10}
+        arguments = digits.fn_args(tmp_path / name, "tutorial", **{**plain, **overrides})
+        arguments.custom_config |= {"run_config": {"keep_checkpoint_max": 2, "save_checkpoints_steps": 4}}
+        if base:
+            arguments.base_model = str(tmp_path / base / "model_run" / "Format-Serving")  # as TFX gives it
+            arguments.custom_config |= {
+                "warm_start_from": base,
+                "warm_start_checkpoint": checkpoint,
+                "continue": not checkpoint,
+                "evaluate_only": bool(checkpoint),
+            }
+        run_fn(arguments)
+        return tmp_path / name
+
+    whole, first = run("whole", train_steps=20), run("first")
+    more = run("more", "first")
+    written = metrics(more)
+    assert (written["steps"], written["resumed_at_step"]) == (20, 10)
+    assert written["validation_loss"] == pytest.approx(metrics(whole)["validation_loss"], abs=1e-5)
+    assert np.mean(predict(more, digits.images) == predict(whole, digits.images)) > 0.99
+    kept = [path.name for path in sorted((first / "model_run" / KEPT_FOLDER).iterdir())]
+    assert kept == ["checkpoint-10.npz", "checkpoint-8.npz"]
+
+    last, earlier = (run(name, "first", f"checkpoint-{name}.npz") for name in ("10", "8"))
+    assert metrics(last)["validation_loss"] == pytest.approx(metrics(first)["validation_loss"], abs=1e-6)
+    assert metrics(last)["weights_sha256"] == metrics(first)["weights_sha256"]
+    assert metrics(earlier)["steps"] == 8
+    assert metrics(earlier)["validation_loss"] > metrics(last)["validation_loss"]
+
+
+def test_a_training_begins_with_an_exported_model(digits: Dataset, tmp_path: Path) -> None:
+    run_fn(digits.fn_args(tmp_path / "1", **QUICK, train_steps=60))
+    arguments = digits.fn_args(tmp_path / "2", **QUICK, train_steps=1, learning_rate=1e-9, seed=5)
+    arguments.base_model = str(tmp_path / "1" / "Format-Serving")
+    arguments.custom_config |= {"warm_start_from": "there"}
+    run_fn(arguments)
+    # With its running means too.
+    before, after = metrics(tmp_path / "1"), metrics(tmp_path / "2")
+    assert after["validation_accuracy"] == pytest.approx(before["validation_accuracy"], abs=0.1) != 0.1
+    assert after["validation_accuracy"] > 0.8
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated.*:UserWarning")
