@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
+    session_service_pb2,
 )
 
 from tests.integration.serving.conftest import CALL_S, Endpoint
@@ -40,6 +42,8 @@ MODEL = f"/v1/models/{NAME}"
 PREDICT = f"{MODEL}:predict"
 CLASSIFY = f"{MODEL}:classify"
 REGRESS = f"{MODEL}:regress"
+LOAD_CLIENTS = 8
+LOAD_REQUESTS = 150  # of each
 TEXT = [b"abc", bytes(range(256))]
 B64 = [{"b64": base64.b64encode(text).decode()} for text in TEXT]
 
@@ -641,6 +645,27 @@ def test_grpc_takes_and_gives_more_than_four_megabytes(endpoint: Endpoint) -> No
     assert list(response.outputs["reversed_bytes"].string_val) == text
 
 
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_rows_that_depend_on_each_other_stay_right_under_load(endpoint: Endpoint, transport: str) -> None:
+    """x / sum(x): a request that is joined with another one gets another answer."""
+
+    def ask(_: int) -> list[list[float]]:
+        if transport == "rest":
+            body = signature("share", instances=[1.0, 3.0])
+            return [endpoint.rest("POST", PREDICT, body)[1]["predictions"] for _ in range(LOAD_REQUESTS)]
+        with endpoint.channel() as own:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(own)
+            request = predict_request("share", x=np.array([1.0, 3.0], np.float32))
+            return [
+                list(stub.Predict(request, CALL_S).outputs["y"].float_val) for _ in range(LOAD_REQUESTS)
+            ]
+
+    with ThreadPoolExecutor(LOAD_CLIENTS) as threads:
+        answers = [answer for own in threads.map(ask, range(LOAD_CLIENTS)) for answer in own]
+    assert len(answers) == LOAD_CLIENTS * LOAD_REQUESTS
+    assert [answer for answer in answers if answer != [0.25, 0.75]] == []
+
+
 def test_grpc_classify_and_regress(predictions: Any) -> None:
     classify = example_input(classification_pb2.ClassificationRequest(), 2.0, 4.0)
     classify.model_spec.name, classify.model_spec.signature_name = NAME, "classify_named"
@@ -783,3 +808,14 @@ def test_grpc_health(channel: grpc.Channel) -> None:
     assert (
         stub.Check(health_pb2.HealthCheckRequest(), CALL_S).status == health_pb2.HealthCheckResponse.SERVING
     )
+
+
+def test_grpc_session_service_is_not_there(channel: grpc.Channel) -> None:
+    """TF Serving has the protocol's file, and registers no such service."""
+    call = channel.unary_unary(
+        "/tensorflow.serving.SessionService/SessionRun",
+        session_service_pb2.SessionRunRequest.SerializeToString,
+        session_service_pb2.SessionRunResponse.FromString,
+    )
+    code, _ = refused(lambda: call(session_service_pb2.SessionRunRequest(), CALL_S))
+    assert code is grpc.StatusCode.UNIMPLEMENTED

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 import tensorflow as tf
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.unit.serving import half_plus_two
 
 WAIT_S = 120.0
+MAX_MESSAGE_BYTES = 2000
 
 
 def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
@@ -34,6 +36,7 @@ def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
         f"--rest_api_port={port}",
     ]
     command += [f"--grpc_socket_path={path}", "--model_name=m", f"--model_base_path={tmp_path / 'm'}"]
+    command += [f"--grpc_channel_arguments=grpc.max_receive_message_length={MAX_MESSAGE_BYTES}"]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
             ends_at = time.monotonic() + WAIT_S
@@ -56,6 +59,12 @@ def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
                 request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.array([2.0], np.float32)))
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
                 assert list(stub.Predict(request, WAIT_S).outputs["y"].float_val) == [3.0]
+                # The argument counts, over the server's own.
+                request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.zeros(MAX_MESSAGE_BYTES, np.float32)))
+                with pytest.raises(grpc.RpcError) as refusal:
+                    stub.Predict(request, WAIT_S)
+                assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert f"vs. {MAX_MESSAGE_BYTES}" in refusal.value.details()
                 asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
                 (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
                     iter(asked)
