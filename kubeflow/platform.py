@@ -8,7 +8,7 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from kubeflow.settings import KubeflowConfig, Node
+from kubeflow.settings import Affinity, KubeflowConfig, Node
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -57,7 +57,14 @@ def platform_spec(config: KubeflowConfig, executors: dict[str, str]) -> dict[str
     """
     configs = {label: _executor_config(config, node) for label, node in sorted(executors.items())}
     configs = {label: settings for label, settings in configs.items() if settings}
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": configs}}}} if configs else {}
+    kubernetes: dict[str, Any] = {"deploymentSpec": {"executors": configs}} if configs else {}
+    ttl = pipeline_spec_pb2.PipelineConfig(
+        resource_ttl_on_success=config.ttl_after_success_s,
+        resource_ttl_on_failure=config.ttl_after_failure_s,
+    )
+    if ttl.ListFields():
+        kubernetes["pipelineConfig"] = json_format.MessageToDict(ttl)
+    return {"platforms": {"kubernetes": kubernetes}} if kubernetes else {}
 
 
 def _executor_config(config: KubeflowConfig, node_id: str) -> dict[str, Any]:
@@ -76,6 +83,13 @@ def _executor_config(config: KubeflowConfig, node_id: str) -> dict[str, Any]:
         message.pod_metadata.annotations.update(config.annotations)
     if node.node_selector:
         message.node_selector.labels.update(node.node_selector)
+    # The terms that a pod needs are alternatives, the comparisons inside of one are not.
+    needed = [each for each in node.node_affinity if not each.weight]
+    if needed:
+        message.node_affinity.add(match_expressions=[_comparison(each) for each in needed])
+    for each in node.node_affinity:
+        if each.weight:
+            message.node_affinity.add(match_expressions=[_comparison(each)], weight=each.weight)
     for toleration in node.tolerations:
         message.tolerations.add(**toleration.model_dump())
     for secret in node.secrets:
@@ -91,3 +105,9 @@ def _executor_config(config: KubeflowConfig, node_id: str) -> dict[str, Any]:
             volume_name="shm", mount_path=SHARED_MEMORY, medium="Memory", size_limit=node.shared_memory
         )
     return json_format.MessageToDict(message)
+
+
+def _comparison(affinity: Affinity) -> kubernetes_pb2.SelectorRequirement:
+    return kubernetes_pb2.SelectorRequirement(
+        key=affinity.key, operator=affinity.operator, values=affinity.values
+    )

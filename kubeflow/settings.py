@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from pipeline import config as pipeline_config
 from pipeline import product
@@ -33,6 +33,33 @@ class Toleration(Section):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
         "NoSchedule", description="the taint's effect; empty: every effect"
     )
+
+
+class Affinity(Section):
+    """A label of machines that a pod needs, or prefers."""
+
+    key: LabelKey = Field(description="label of the machine")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
+        "In", description="how its value is compared"
+    )
+    values: tuple[str, ...] = Field((), description="with which; none for Exists and DoesNotExist")
+    weight: int = Field(
+        0, ge=0, le=100, description="how much such a machine is preferred; 0: the pod runs on no other"
+    )
+
+    @model_validator(mode="after")
+    def _has_its_values(self) -> Self:
+        # Kubernetes refuses the pod otherwise, long after the file was submitted.
+        match self.operator:
+            case "Exists" | "DoesNotExist":
+                right, takes = not self.values, "no values"
+            case "Gt" | "Lt":
+                right, takes = len(self.values) == 1, "one value"
+            case _:
+                right, takes = bool(self.values), "values"
+        if not right:
+            raise ValueError(f"operator {self.operator} takes {takes}")
+        return self
 
 
 class SecretEnv(Section):
@@ -63,6 +90,9 @@ class Node(Section):
     gpu_type: str = Field("nvidia.com/gpu", description="Kubernetes' name of the GPU resource")
     shared_memory: Quantity = Field("", description="size of /dev/shm; several GPUs in one pod need it")
     node_selector: dict[LabelKey, LabelValue] = Field({}, description="labels that the machine must have")
+    node_affinity: tuple[Affinity, ...] = Field(
+        (), description="labels that the machine must have, with other comparisons, or should have"
+    )
     tolerations: tuple[Toleration, ...] = Field((), description="taints that the pod does not mind")
     secrets: tuple[SecretEnv, ...] = Field((), description="secrets as environment variables")
     volumes: tuple[Volume, ...] = Field((), description="volume claims and where they are mounted")
@@ -94,6 +124,10 @@ class KubeflowConfig(Section):
     service_account: str = Field("", description="account of the run's pods; empty: the backend's default")
     labels: dict[LabelKey, LabelValue] = Field({}, description="labels of every pod")
     annotations: dict[LabelKey, str] = Field({}, description="annotations of every pod")
+    ttl_after_success_s: int = Field(
+        0, ge=0, description="the pods of a run go so many seconds after it succeeded; 0: the server's own"
+    )
+    ttl_after_failure_s: int = Field(0, ge=0, description="the same after it failed")
     node: Node = Field(Node(), description="what every node gets")
     nodes: dict[str, Node] = Field({}, description="what single nodes get instead, by node id")
 

@@ -20,6 +20,7 @@ from kubeflow import settings as kubeflow_settings
 from kubeflow.rollout import METRICS_PATH
 from pipeline import product
 from tests.unit.kubeflow import openapi
+from tests.unit.kubeflow import pods as kubernetes_pods
 from tests.unit.kubeflow.conftest import REPOSITORY
 
 MANIFESTS = REPOSITORY / "kubeflow" / "manifests"
@@ -256,6 +257,8 @@ def test_each_composition_fits_its_types(composed: dict[str, list[Json]], name: 
     assert composed[name]
     for document in composed[name]:
         openapi.check(document, kind_of(document), MODELS, document["kind"])
+        if kind_of(document) in vars(kubernetes):  # of CRDs, the validator has no schema
+            kubernetes_pods.check(document)
         assert "namespace" not in document["metadata"], "it is for the namespace that one applies it to"
 
 
@@ -314,6 +317,7 @@ def test_the_checker_refuses_what_a_cluster_would(
 @pytest.mark.parametrize("name", COMPLETE)
 def test_pods_have_no_rights_and_bounded_resources(composed: dict[str, list[Json]], name: str) -> None:
     for pod in pods(composed[name]):
+        assert kubernetes_pods.breaches(pod) == []
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] == RUN_AS
