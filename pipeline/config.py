@@ -31,6 +31,7 @@ from trainer.recipes import Params
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 # On the command line and in the environment a list is one comma-separated string.
 Strings = Annotated[
     tuple[str, ...],
@@ -177,8 +178,14 @@ _RECIPE_FIELDS: dict[str, Any] = {
 }
 # Settings that hold values by names of a user's choice: trainer.params.NAME=VALUE.
 _MAPPINGS = frozenset(
-    f"trainer.{name}"
-    for name in ("params", "optimizer_arguments", "schedule_arguments", "var_name_to_prev_var_name")
+    (
+        "trainer.params",
+        "trainer.optimizer_arguments",
+        "trainer.schedule_arguments",
+        "trainer.var_name_to_prev_var_name",
+        "gates.metrics",
+        "gates.metrics_at_most",
+    )
 )
 # A word of Python's, so that it cannot be declared like the others.
 _CONTINUE: Any = (bool, Field(False, description="go on with the training of the run, from its last step"))
@@ -269,6 +276,17 @@ class GatesConfig(Section):
     robustness_examples: NonNegativeInt = Field(
         500, description="test images that are corrupted; 0: none, which saves a second or two"
     )
+
+    metrics: dict[str, Finite] | None = Field(
+        None, description="least value of a metric of the model function, by name, on the validation split"
+    )
+    metrics_at_most: dict[str, Finite] | None = Field(None, description="greatest value, likewise")
+
+    @property
+    def metric_names(self) -> dict[str, str]:
+        """The settings by the names of the metrics that they are about."""
+        groups = {"metrics_at_most": self.metrics_at_most, "metrics": self.metrics}
+        return {name: f"gates.{group}.{name}" for group, of in groups.items() for name in of or {}}
 
 
 class BaselineConfig(Section):

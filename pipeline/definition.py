@@ -80,6 +80,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline_model.outputs["result"],
+        model_run=trainer.outputs["model_run"],
         split=features.TEST,
         eval_config=eval_config(),
         gates=config.gates.model_dump(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.runtime import environment, logs
 from trainer import recipes
-from trainer.features import DEFAULT_NUM_CLASSES, ImageShape
+from trainer.features import DEFAULT_NUM_CLASSES, METRICS, ImageShape
 from trainer.recipes import Params
 
 
@@ -113,18 +114,24 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     try:
         if not config.trainer.build_network:
             params.check_image_size(config.data.shape)
-        _check_functions(config, params)
+        metrics = _check_functions(config, params)
+        for name, setting in config.gates.metric_names.items():
+            if name not in metrics:
+                raise ValueError(
+                    f"{setting}: the model function reports no such metric; there are {', '.join(metrics)}"
+                )
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return config.model_copy(update={CODE: code})
 
 
-def _check_functions(config: PipelineConfig, params: Params) -> None:
+def _check_functions(config: PipelineConfig, params: Params) -> Sequence[str]:
+    """The metrics that an evaluation in the Trainer reports, by name."""
     trainer = config.trainer
     own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
     start = trainer.warm_start_from if trainer.warm_start_fingerprint else None
     if not any((*own, start, params.optimizer_arguments, params.schedule_arguments)):
-        return
+        return METRICS
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -134,7 +141,7 @@ def _check_functions(config: PipelineConfig, params: Params) -> None:
     ):
         from trainer import user_functions  # imports TensorFlow and Keras, which takes seconds
 
-        user_functions.check(trainer.custom_config(), params, config.data.shape, classes, start)
+        return user_functions.check(trainer.custom_config(), params, config.data.shape, classes, start)
 
 
 def inspect(config: DataConfig, folder: Path) -> DataSet:

@@ -70,6 +70,10 @@ CHECKPOINT_FOLDER = "checkpoint"
 # There too: the last checkpoints of a finished run, for others to begin with.
 KEPT_FOLDER = "kept_checkpoints"
 
+# What trainer.model's function reports of an evaluation.
+LOSS = "loss"
+METRICS = (LOSS, "accuracy")
+
 # The default data set: MNIST.
 DEFAULT_IMAGE_SHAPE = ImageShape(28, 28, 1)
 DEFAULT_NUM_CLASSES = 10

@@ -20,7 +20,6 @@ from trainer.optimizers import build_optimizer
 from trainer.recipes import Params
 from trainer.warm_start import Start
 
-_OUR_METRICS = ("accuracy",)
 # What the Evaluator, the report and `mnist query` read.
 _NEEDED = (features.CLASSES, features.PROBABILITIES)
 
@@ -72,7 +71,7 @@ class UserFunctions:
         """
         if not self.own:
             made = model.build_model(params, shape, num_classes, steps, config=config)
-            return made, Traced(values=_OUR_METRICS)
+            return made, Traced(values=features.METRICS[1:])
         name = f"model_fn ({ModelFunction(self.model_fn).__name__})"
         try:
             made = model.build_model(
@@ -131,7 +130,7 @@ def check(
     shape: ImageShape,
     num_classes: int,
     start_folder: str | None = None,
-) -> None:
+) -> Sequence[str]:
     """Find out before the first node runs whether the Trainer could go through.
 
     Makes the optimizer, traces the user's functions, and compares the model with what it begins with.
@@ -143,6 +142,9 @@ def check(
         num_classes: C.
         start_folder: where the values of `warm_start_from` are; None: not on this machine.
 
+    Returns:
+        The metrics that an evaluation reports, by name.
+
     Raises:
         ValueError: one line: what is wrong, in which mode, and in which line of the user's file.
     """
@@ -150,13 +152,13 @@ def check(
     build_optimizer(params, steps=1)
     start = Start.of(settings, start_folder)
     if not functions.own and not start:
-        return
+        return features.METRICS
     config = RunConfig(tf_random_seed=params.seed)
     made, traced = functions.build(params, shape, num_classes, 1, config)
     if start:
         start.check(made)
     if not functions.own:
-        return
+        return features.METRICS
     functions.callbacks(params, config, traced)
     if missing := [name for name in _NEEDED if name not in traced.predictions]:
         raise ValueError(
@@ -164,6 +166,7 @@ def check(
             f"{' and '.join(map(repr, missing))}: the Evaluator reads 'classes', int64 [N], and "
             f"'probabilities', float32 [N, C]; there are {sorted(traced.predictions)}"
         )
+    return (features.LOSS, *traced.values, *traced.running)
 
 
 def _in_one_line(error: BaseException) -> str:

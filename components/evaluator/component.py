@@ -31,6 +31,7 @@ class EvaluatorSpec(ComponentSpec):
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "baseline_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
     }
     OUTPUTS = {
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -59,6 +60,7 @@ class Evaluator(BaseBeamComponent):
         eval_config: config_pb2.EvalConfig,
         gates: Mapping[str, Any],
         baseline_model: BaseChannel | None = None,
+        model_run: BaseChannel | None = None,
     ) -> None:
         """Declare the node.
 
@@ -69,6 +71,7 @@ class Evaluator(BaseBeamComponent):
             eval_config: what TFMA's files hold: that of `tfma_files.eval_config`, no other.
             gates: the fields of components.evaluator.gates.Thresholds.
             baseline_model: the model in production; one that is not there is no error.
+            model_run: the Trainer's output, for gates on the model function's own metrics.
 
         Raises:
             tfma_files.UnknownEvalConfigError: for another eval_config.
@@ -79,6 +82,7 @@ class Evaluator(BaseBeamComponent):
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,
+                model_run=model_run,
                 eval_config=eval_config,
                 example_splits=json_utils.dumps([split]),
                 gates=json.dumps(gates, sort_keys=True),

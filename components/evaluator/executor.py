@@ -23,7 +23,7 @@ from components.shared.classifier import Classifier, ModelError
 from components.shared.verdict import VERDICT_FILE, Robustness, Verdict
 from trainer.features import ImageInput
 
-MODEL, BASELINE = "model", "baseline_model"
+MODEL, BASELINE, MODEL_RUN = "model", "baseline_model", "model_run"
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ class Executor(BaseBeamExecutor):
         """Write answers, `verdict.json` and TFMA's files; a model that is refused is no error of the node.
 
         Raises:
-            ValueError: where the split has no examples, the model does not answer them, or another
-                eval_config is asked for.
+            ValueError: where the split has no examples, the model does not answer them, another
+                eval_config is asked for, or a gate is on a metric that the Trainer has not.
         """
         asked = config_pb2.EvalConfig()
         proto_utils.json_to_proto(exec_properties["eval_config"], asked)
@@ -96,7 +96,13 @@ class Executor(BaseBeamExecutor):
             logger.warning("the baseline is left out: %s", missing)
             in_production = _InProduction(missing)
         verdict = _judge(
-            part, split, thresholds, folder, in_production, _robustness(candidate, part, images)
+            part,
+            split,
+            thresholds,
+            folder,
+            in_production,
+            _robustness(candidate, part, images),
+            _reported(input_dict.get(MODEL_RUN, [])),
         )
 
         answers.write_mistakes(evaluation, part.mistakes)
@@ -142,6 +148,7 @@ def _judge(
     folder: str,
     in_production: _InProduction,
     corrupted: tuple[Robustness, ...],
+    reported: gates.Reported,
 ) -> Verdict:
     tally = part.tally
     assert tally is not None
@@ -158,11 +165,19 @@ def _judge(
         log_loss=tally.log_loss / tally.examples,
         confusion=tally.confusion.tolist(),
         reliability=measures.reliability(tally.reliability),
-        gates=gates.judge(thresholds, tally, baseline, corrupted),
+        gates=gates.judge(thresholds, tally, baseline, corrupted, reported),
         baseline=baseline,
         no_baseline=in_production.missing,
         robustness=corrupted,
     )
+
+
+def _reported(model_runs: list[Artifact]) -> gates.Reported:
+    if not model_runs:
+        return gates.Reported()
+    path = Path(artifact_utils.get_single_uri(model_runs), names.METRICS_FILE)
+    written = json.loads(path.read_text())
+    return gates.Reported(written["validation_metrics"], written["validation_examples"])
 
 
 def _robustness(candidate: Classifier, part: Part, given: ImageInput) -> tuple[Robustness, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from components.evaluator.tally import Tally
 from components.shared import measures
 from components.shared.measures import Measure
-from components.shared.verdict import AT_LEAST, AT_MOST, OVERALL, Baseline, Bound, Gate, Robustness
+from components.shared.verdict import (
+    AT_LEAST,
+    AT_MOST,
+    OVERALL,
+    VALIDATION,
+    Baseline,
+    Bound,
+    Gate,
+    Robustness,
+)
 
 _RESAMPLES = 2000
 
@@ -32,6 +41,8 @@ class Thresholds:
         class_accuracy_drop: the same for each class.
         robustness: least accuracy under each corruption, mean of its severities; None: no gate.
         robustness_examples: test examples that are corrupted; 0: none.
+        metrics: least values of what the model function reports of the validation split, by name.
+        metrics_at_most: greatest values, likewise.
     """
 
     accuracy: float
@@ -42,6 +53,21 @@ class Thresholds:
     class_accuracy_drop: float
     robustness: float | None = None
     robustness_examples: int = 0
+    metrics: Mapping[str, float] | None = None
+    metrics_at_most: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the Trainer's model function said of the validation split.
+
+    Attributes:
+        metrics: by name.
+        examples: how many there were.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    examples: int = 0
 
 
 def overall_accuracy(confusion: Counts) -> Measure:
@@ -140,6 +166,7 @@ def judge(
     tally: Tally,
     baseline: Baseline | None = None,
     robustness: tuple[Robustness, ...] = (),
+    reported: Reported = Reported(),
 ) -> tuple[Gate, ...]:
     """Every gate, in the order in which a person asks.
 
@@ -148,8 +175,29 @@ def judge(
         tally: the candidate's.
         baseline: the model in production, compared with the candidate.
         robustness: the candidate's accuracy on corrupted images.
+        reported: metrics of the model function's own.
+
+    Raises:
+        ValueError: for a gate on a metric that is not reported.
     """
-    return tuple(_gates(thresholds, tally, baseline, robustness))
+    return (*_gates(thresholds, tally, baseline, robustness), *_of_metrics(thresholds, reported))
+
+
+def _of_metrics(thresholds: Thresholds, reported: Reported) -> Iterator[Gate]:
+    for setting, bound, values in (
+        ("metrics", AT_LEAST, thresholds.metrics),
+        ("metrics_at_most", AT_MOST, thresholds.metrics_at_most),
+    ):
+        for name, threshold in (values or {}).items():
+            if name not in reported.metrics:
+                raise ValueError(
+                    f"gates.{setting}.{name}: the model function reports no such metric; there are "
+                    f"{', '.join(reported.metrics)}"
+                )
+            value = reported.metrics[name]
+            # Not a number passes neither.
+            passed = value >= threshold if bound == AT_LEAST else value <= threshold
+            yield Gate(setting, VALIDATION, name, value, bound, threshold, passed, None, reported.examples)
 
 
 def _gates(

@@ -25,7 +25,6 @@ from trainer.features import ImageInput
 SPLITS = (features.TRAIN, features.VALIDATION, features.TEST)
 STATISTICS_FILE = "FeatureStats.pb"  # StatisticsGen's name, one a split
 ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's, one a split
-METRICS_FILE = "metrics.json"  # the Trainer's
 _SAMPLED = 1000  # examples that are looked at for one of each class
 
 
@@ -100,7 +99,7 @@ def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> 
         model_name=model_name,
         recipe=recipe,
         data=_data(one, len(verdict.confusion)),
-        training=_json(one["model_run"], METRICS_FILE),
+        training=_json(one["model_run"], names.METRICS_FILE),
         verdict=verdict,
         mistakes=_pictured(answers.read_mistakes(evaluation), examples.image_input(one["examples"])),
         blessed=model_utils.is_model_blessed(one["model_blessing"]),

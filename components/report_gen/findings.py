@@ -101,6 +101,7 @@ def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
         "train_seconds": evidence.training.get("train_seconds"),
         "images_per_s": evidence.training.get("images_per_s"),
         "validation_accuracy": evidence.training.get("validation_accuracy"),
+        "validation_metrics": evidence.training.get("validation_metrics"),
     }
 
 

@@ -13,6 +13,7 @@ VERDICT_FILE = "verdict.json"  # in the evaluation artifact
 FORMAT = 3
 
 OVERALL = "overall"
+VALIDATION = "the validation split"
 Bound = Literal["at least", "at most"]
 AT_LEAST: Bound = "at least"
 AT_MOST: Bound = "at most"
@@ -28,14 +29,15 @@ class Gate:
 
     Attributes:
         name: the setting of the section `gates` that it comes from.
-        slice_name: which test examples: "overall", "class 3", or the name of a corruption.
+        slice_name: which test examples: "overall", "class 3", or the name of a corruption; or, of a metric
+            of the model function's own, the validation split.
         metric: what is compared, in words.
         value: what was found.
         bound: which side of the threshold is the good one.
         threshold: the last value that passes.
         passed: whether it did.
         interval: 95 % interval of the value, None where there is none.
-        examples: how many test examples it rests on.
+        examples: how many examples it rests on.
     """
 
     name: str

@@ -100,6 +100,7 @@ def judge(
     candidate: Path,
     baseline: Path | None = None,
     gates: GatesConfig = GATES,
+    model_run: Path | None = None,
 ) -> Judged:
     """Run the Evaluator."""
     outputs: dict[str, list[Any]] = {
@@ -113,6 +114,8 @@ def judge(
     inputs = {"examples": [examples], "model": [model(candidate)]}
     if baseline:
         inputs["baseline_model"] = [model(baseline)]
+    if model_run:
+        inputs["model_run"] = [model(model_run)]
     context = Executor.Context(beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(root), unique_id="1")
     Executor(context).Do(inputs, outputs, properties(gates))
     folder = outputs["evaluation"][0].uri

@@ -222,3 +222,29 @@ def test_a_function_that_cannot_run_is_one_line(capfd: pytest.CaptureFixture[str
     ):
         with_facts(config, None)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["gates.metrics.acuracy=0.9"],
+            "gates.metrics.acuracy: .* no such metric; there are loss, accuracy$",
+        ),
+        (
+            ["gates.metrics_at_most.mistakes=1", "trainer.model_fn=tests.unit.trainer.own_model.model_fn"],
+            "gates.metrics_at_most.mistakes: .*; there are loss, accuracy$",
+        ),
+        (["gates.metrics.loss=high"], "gates.metrics.loss: input should be a valid number"),
+        (["gates.metrics.loss=NaN"], "gates.metrics.loss: input should be a finite number"),
+    ],
+)
+def test_a_gate_on_a_metric_that_nobody_reports_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        with_facts(with_settings(PipelineConfig(), settings), None)
+
+
+def test_a_gate_on_a_metric_of_ones_own_passes() -> None:
+    settings = ["gates.metrics.accuracy=0.9", "trainer.model_fn=tests.unit.trainer.own_model.model_fn"]
+    config = with_settings(PipelineConfig(), [*settings, "gates.metrics_at_most.loss=0.5"])
+    assert with_facts(config, None).gates.metric_names.keys() == {"accuracy", "loss"}

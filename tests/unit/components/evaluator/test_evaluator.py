@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from components.evaluator.component import Evaluator
 from components.evaluator.executor import Executor
 from components.image_example_gen.sources import idx
 from components.shared import answers, classifier
-from pipeline.config import LOCAL_BEAM_ARGS
+from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
 from tests.conftest import TINY_TEST, TINY_TRAIN
 from tests.unit.components.digits import Judged, judge, model, properties, write_examples
 from tests.unit.components.nearest import Nearest
@@ -221,3 +222,17 @@ def test_a_good_one_is_blessed_where_the_baseline_knows_other_classes(
 def test_without_a_model_it_fails(examples: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no SavedModel in"):
         judge(tmp_path, examples, tmp_path / "nothing")
+
+
+def test_a_gate_may_be_on_what_the_trainer_measured(
+    examples: Artifact, models: Path, tmp_path: Path
+) -> None:
+    written = {"validation_metrics": {"loss": 0.2, "auc": 0.9}, "validation_examples": 30}
+    (tmp_path / "metrics.json").write_text(json.dumps(written))
+    open_gates = {"accuracy": 0, "class_accuracy": 0, "calibration_error": 1, "robustness_examples": 0}
+    for least, blessed in ((0.9, True), (0.91, False)):
+        thresholds = GatesConfig(**open_gates, metrics={"auc": least}, metrics_at_most={"loss": 0.2})
+        root = tmp_path / str(least)
+        judged = judge(root, examples, models / "good", gates=thresholds, model_run=tmp_path)
+        assert judged.blessed is blessed
+        assert [gate.metric for gate in judged.verdict.failed] == ["auc"] * (not blessed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def failing(thresholds: Thresholds, *more: object, of: Tally | None = None) -> l
     return [(gate.name, gate.slice_name) for gate in judged if not gate.passed]
 
 
-def closed(**changes: float) -> Thresholds:
+def closed(**changes: Any) -> Thresholds:
     return dataclasses.replace(OPEN, **changes)
 
 
@@ -74,6 +75,32 @@ def test_a_gate_passes_at_its_threshold_and_fails_beyond(
     (name,) = {name for name, _ in failing(fails)}
     assert getattr(fails, name) != getattr(OPEN, name)
     assert [slice_name for _, slice_name in failing(fails)] == slice_names
+
+
+REPORTED = gates.Reported({"auc": 0.99, "error": 0.1, "nan": float("nan")}, 50)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "passed"),
+    [
+        (closed(metrics={"auc": 0.99}), True),
+        (closed(metrics={"auc": 0.991}), False),
+        (closed(metrics_at_most={"error": 0.1}), True),
+        (closed(metrics_at_most={"error": 0.09}), False),
+        (closed(metrics={"nan": 0.0}), False),
+        (closed(metrics_at_most={"nan": 1.0}), False),
+    ],
+)
+def test_a_metric_of_the_model_function_is_a_gate(thresholds: Thresholds, passed: bool) -> None:
+    gate = gates.judge(thresholds, answers(SAID), reported=REPORTED)[-1]
+    assert (gate.slice_name, gate.examples, gate.passed) == ("the validation split", 50, passed)
+    assert gate.name in ("metrics", "metrics_at_most")
+    assert gate.metric in REPORTED.metrics
+
+
+def test_a_metric_that_is_not_reported_is_no_gate() -> None:
+    with pytest.raises(ValueError, match=r"^gates\.metrics\.acu: .* no such metric; there are auc, error"):
+        gates.judge(closed(metrics={"acu": 0.9}), answers(SAID), reported=REPORTED)
 
 
 def test_against_the_baseline_overall_and_by_class() -> None:
