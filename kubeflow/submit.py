@@ -30,7 +30,6 @@ SILENCE_S = 300.0  # how long a server may be away while a run is followed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CONTAINER = re.compile(r"executor(\([0-9]+\))?")
-_CRON_FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
 
 Detail: TypeAlias = kfp_server_api.V2beta1PipelineTaskDetail
 
@@ -141,16 +140,6 @@ def seconds(text: str) -> int:
     if not match or not int(match[1]):
         raise SubmitError(f"{text!r} is no interval: write 30m, 6h or 1d")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def cron(text: str) -> str:
-    """A cron expression as Kubeflow reads it: six fields, seconds first; raises SubmitError."""
-    fields = text.split()
-    if len(fields) == 5:
-        raise SubmitError(f"{text!r} has 5 fields; Kubeflow reads 6, seconds first: '0 {text}'")
-    if len(fields) != 6 or not all(_CRON_FIELD.match(field) for field in fields):
-        raise SubmitError(f"{text!r} is no cron expression: second minute hour day month weekday")
-    return text
 
 
 def moment(text: str | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kubeflow import cron as cron_expressions
 from kubeflow import submit as kubeflow_submit
 from kubeflow.cli.options import ACCESS, FILE, RUN, connect, run_options, with_options
 from pipeline.errors import UserError
@@ -56,8 +57,10 @@ def schedule(
     """
     if (cron is None) == (every is None):
         raise UserError("give --cron or --every: when shall it run?")
+    if cron is not None:
+        cron_expressions.parse(cron)
     when = kubeflow_submit.Schedule(
-        cron=None if cron is None else kubeflow_submit.cron(cron),
+        cron=cron,
         every_s=None if every is None else kubeflow_submit.seconds(every),
         catch_up=catch_up,
         max_concurrency=max_concurrency,

@@ -11,11 +11,11 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import kfp_server_api as kfp
 import yaml
 
-from kubeflow import spec
+from kubeflow import cron, spec
 from kubeflow.emulator import run as emulator
 from pipeline.errors import UserError
 from pipeline.nodes import NodeState
@@ -84,9 +84,23 @@ class Steps:
 @dataclass
 class _Run:
     sent: Json
+    created: datetime
+    schedule: str | None = None
     steps: Steps = field(default_factory=Steps)
     state: str = "PENDING"
     error: str = ""
+
+
+@dataclass
+class _Schedule:
+    """A recurring run, and whether it goes on."""
+
+    recurring_id: str
+    sent: Json
+    upcoming: Callable[[datetime], datetime | None]
+    begin: datetime
+    end: datetime | None
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Server:
@@ -100,13 +114,13 @@ class Server:
         self._options = options
         self._experiments: dict[str, kfp.V2beta1Experiment] = {}
         self._runs: dict[str, _Run] = {}
-        self._recurring: dict[str, Json] = {}
+        self._schedules: dict[str, _Schedule] = {}
         self._turns = ThreadPoolExecutor(1)
-        self._closed = threading.Event()
 
     def close(self) -> None:
         """Start no further run."""
-        self._closed.set()
+        for schedule in self._schedules.values():
+            schedule.ended.set()
         self._turns.shutdown(wait=False, cancel_futures=True)
 
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Json) -> Json:
@@ -127,20 +141,23 @@ class Server:
             case "POST", ["runs"]:
                 return self._told(self._start(body))
             case "GET", ["runs"]:
-                return kfp.V2beta1ListRunsResponse(
-                    runs=[self._told(run_id) for run_id in self._runs], total_size=len(self._runs)
-                )
+                return self._list_runs(query)
             case "GET", ["runs", run_id] if run_id in self._runs:
                 return self._told(run_id)
             case "GET", ["runs", run_id]:
                 raise NotTakenError(404, f"Failed to get a run: Run {run_id} not found")
             case "POST", ["recurringruns"]:
                 return self._schedule(body)
-            case "GET", ["recurringruns", recurring_id] if recurring_id in self._recurring:
-                sent = self._recurring[recurring_id]
-                return kfp.V2beta1RecurringRun(
-                    recurring_run_id=recurring_id, display_name=sent["display_name"], status="ENABLED"
-                )
+            case method, ["recurringruns", recurring_id] if recurring_id in self._schedules:
+                schedule = self._schedules[recurring_id]
+                if method == "GET":
+                    return self._told_schedule(schedule)
+                if method == "DELETE":
+                    schedule.ended.set()
+                    del self._schedules[recurring_id]
+                    return {}
+            case _, ["recurringruns", recurring_id]:
+                raise NotTakenError(404, f"Recurring run {recurring_id} not found")
         raise NotTakenError(404, f"this emulator has no {method} {path}")
 
     def _experiments_named(self, query: Mapping[str, str]) -> list[kfp.V2beta1Experiment]:
@@ -148,9 +165,20 @@ class Server:
         wanted = {predicate["stringValue"] for predicate in predicates}
         return [one for name, one in self._experiments.items() if not wanted or name in wanted]
 
-    def _start(self, sent: Json) -> str:
+    def _list_runs(self, query: Mapping[str, str]) -> kfp.V2beta1ListRunsResponse:
+        """A page of runs, which begins with the newest where that is asked for."""
+        experiment = query.get("experiment_id")
+        found = [i for i, run in self._runs.items() if experiment in (None, run.sent["experiment_id"])]
+        if query.get("sort_by") == "created_at desc":
+            found.reverse()
+        shown = found[: int(query.get("page_size") or len(found) or 1)]
+        return kfp.V2beta1ListRunsResponse(
+            runs=[self._told(run_id) for run_id in shown], total_size=len(found)
+        )
+
+    def _start(self, sent: Json, schedule: str | None = None) -> str:
         file, parameters, options = self._checked(sent)
-        run_id, run = str(uuid.uuid4()), _Run(sent)
+        run_id, run = str(uuid.uuid4()), _Run(sent, datetime.now(UTC), schedule)
         self._runs[run_id] = run
         self._turns.submit(self._execute, run, file, parameters, options)
         return run_id
@@ -190,6 +218,8 @@ class Server:
             run_id=run_id,
             display_name=run.sent["display_name"],
             experiment_id=run.sent["experiment_id"],
+            recurring_run_id=run.schedule,
+            created_at=run.created,
             pipeline_spec=run.sent["pipeline_spec"],
             runtime_config=run.sent.get("runtime_config"),
             state=run.state,
@@ -199,17 +229,49 @@ class Server:
 
     def _schedule(self, sent: Json) -> kfp.V2beta1RecurringRun:
         self._checked(sent)
-        interval = (sent["trigger"].get("periodic_schedule") or {}).get("interval_second")
-        if not interval:
-            raise NotTakenError(400, "this emulator keeps intervals alone (--every), no cron expressions")
-        recurring_id = str(uuid.uuid4())
-        self._recurring[recurring_id] = sent
-        threading.Thread(target=self._again, args=(sent, float(interval)), daemon=True).start()
-        return kfp.V2beta1RecurringRun(recurring_run_id=recurring_id, display_name=sent["display_name"])
+        now = datetime.now(UTC)
+        periodic, cron_schedule = (
+            sent["trigger"].get(kind) or {} for kind in ("periodic_schedule", "cron_schedule")
+        )
+        times = periodic or cron_schedule
+        upcoming: Callable[[datetime], datetime | None]
+        if seconds := int(periodic.get("interval_second") or 0):
+            upcoming = lambda last: last + timedelta(seconds=seconds)  # noqa: E731
+        else:
+            try:
+                upcoming = cron.parse(cron_schedule.get("cron") or "").after
+            except cron.CronError as error:
+                raise NotTakenError(400, f"Invalid input error: {error}") from None
+        begin, end = (_moment(times.get(name)) for name in ("start_time", "end_time"))
+        made = _Schedule(str(uuid.uuid4()), sent, upcoming, max(begin or now, now), end)
+        self._schedules[made.recurring_id] = made
+        threading.Thread(target=self._again, args=(made,), daemon=True).start()
+        return self._told_schedule(made)
 
-    def _again(self, sent: Json, interval_s: float) -> None:
-        while not self._closed.wait(interval_s):
-            self._start(sent)
+    def _told_schedule(self, schedule: _Schedule) -> kfp.V2beta1RecurringRun:
+        status = "DISABLED" if schedule.ended.is_set() else "ENABLED"
+        return kfp.V2beta1RecurringRun(
+            recurring_run_id=schedule.recurring_id,
+            display_name=schedule.sent["display_name"],
+            status=status,
+        )
+
+    def _again(self, schedule: _Schedule) -> None:
+        """Start the runs of a schedule until it ends; what cannot start in time is not made up for."""
+        due = schedule.upcoming(schedule.begin)
+        at_a_time = int(schedule.sent.get("max_concurrency") or 1)
+        while due is not None and (schedule.end is None or due <= schedule.end):
+            if schedule.ended.wait(max((due - datetime.now(UTC)).total_seconds(), 0)):
+                return
+            own = [run for run in self._runs.values() if run.schedule == schedule.recurring_id]
+            if sum(run.state in ("PENDING", "RUNNING") for run in own) < at_a_time:
+                self._start(schedule.sent, schedule.recurring_id)
+            due = schedule.upcoming(max(due, datetime.now(UTC)))
+        schedule.ended.set()
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 @contextmanager
@@ -253,7 +315,7 @@ def serving(options: emulator.Options, host: str = "127.0.0.1", port: int = 0) -
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = _handle  # noqa: N815 (the base class looks for these names)
+        do_DELETE = do_GET = do_POST = _handle  # noqa: N815 (the base class looks for these names)
 
         def log_message(self, *args: Any) -> None:
             """Say nothing."""

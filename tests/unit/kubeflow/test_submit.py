@@ -670,13 +670,6 @@ def test_nodes_come_in_an_order_in_which_they_run(package: Path) -> None:
     assert submit.read_package(package).file.order() == ["ExampleGen", "Trainer", "Evaluator"]
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_cron_expression_or_one_line(text: str) -> None:
-    accepted = outcome(submit.cron, text)
-
-    assert len(accepted.split()) == 6 if isinstance(accepted, str) else repr(text) in str(accepted)
-
-
 @given(st.text(max_size=12) | st.from_regex(r"[0-9]{1,6}[smhd]", fullmatch=True))
 def test_any_text_is_an_interval_or_one_line(text: str) -> None:
     accepted = outcome(submit.seconds, text)

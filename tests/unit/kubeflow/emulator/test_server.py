@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from kfp.client import Client
+from kfp_server_api import ApiException
 
+from kubeflow.api import quiet
 from kubeflow.emulator.run import Options
 from kubeflow.emulator.server import serving
+from kubeflow.submit import FINAL
 from pipeline.cli.main import main
 from tests.unit.kubeflow.emulator.test_run import CACHED, answering, spec, task
 
@@ -74,16 +79,50 @@ def test_a_run_that_fails_names_the_node_and_what_never_ran(host: str, tmp_path:
     assert "Run no-such-run not found" in unknown.stderr
 
 
-def test_a_schedule_starts_runs(host: str, tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    path = compiled(tmp_path, f"touch {done}")
-    cron = mnist("schedule", path, "--host", host, "--cron", "0 0 3 * * *")
-    assert "intervals alone" in cron.stderr
-
-    scheduled = mnist("schedule", path, "--host", host, "--every", "1s")
-
-    assert scheduled.exit_code == 0, scheduled.output
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not done.exists():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def client(host: str) -> Client:
+    with quiet():
+        return Client(host=host, namespace="kubeflow")
+
+
+@pytest.mark.parametrize("when", [("--every", "1s"), ("--cron", "* * * * * *")])
+def test_a_schedule_starts_runs_until_it_is_deleted(
+    when: tuple[str, str], host: str, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    path = compiled(tmp_path, f"echo x >> {done}")
+    scheduled = mnist("schedule", path, "--host", host, *when)
+    assert scheduled.exit_code == 0, scheduled.output
+    schedule_id = scheduled.stdout.split()[1]
+
+    wait_until(lambda: done.exists() and len(done.read_text().split()) == 2)
+    with quiet():
+        runs = client(host).list_runs(sort_by="created_at desc").runs
+        assert {run.recurring_run_id for run in runs} == {schedule_id}
+        assert runs[0].created_at >= runs[-1].created_at
+        assert client(host).get_recurring_run(schedule_id).status == "ENABLED"
+        client(host).delete_recurring_run(schedule_id)
+        wait_until(lambda: all(r.state in FINAL for r in client(host).list_runs().runs))
+        begun = len(client(host).list_runs().runs)
+        time.sleep(1.5)
+        assert len(client(host).list_runs().runs) == begun
+        with pytest.raises(ApiException, match="not found"):
+            client(host).get_recurring_run(schedule_id)
+
+
+def test_a_schedule_has_one_run_at_a_time_and_an_end(host: str, tmp_path: Path) -> None:
+    path = compiled(tmp_path, f"echo x >> {tmp_path}/begun; sleep 2")
+    end = datetime.now(UTC) + timedelta(seconds=2.5)
+
+    mnist("schedule", path, "--host", host, "--every", "1s", "--end", end.isoformat())
+
+    wait_until(lambda: (tmp_path / "begun").exists())
+    with quiet():
+        wait_until(lambda: all(r.state == "SUCCEEDED" for r in client(host).list_runs().runs))
+    assert (tmp_path / "begun").read_text().split() == ["x"], "the second was due while the first one ran"
