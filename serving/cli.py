@@ -16,11 +16,13 @@ from serving.models.config_file import ConfigFileError, ModelConfig, read_batchi
 from serving.models.loader import Loading
 from serving.server.rest import Limits
 from serving.server.run import Addresses, ServerConfig, channel_arguments
-from serving.server.run import serve as run
 from serving.server.telemetry.request_log import RequestLogConfig
 from serving.server.tls import Tls
+from serving.server.workers import WorkerEndedError
+from serving.server.workers import serve as run
 
 BAD_INPUT = 2
+FAILED = 1
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -74,6 +76,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     "--max-connections", default=4096, show_default=True, help="At each port; idle ones make room."
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share the ports, with a copy of the models each.",
+)
+@click.option(
     "--grpc-channel-arguments",
     default="",
     help="Of gRPC's core, as TF Serving takes them: grpc.max_connection_age_ms=600000,…",
@@ -124,6 +133,7 @@ def serve(
     arrival_timeout: float,
     keep_alive: float,
     max_connections: int,
+    workers: int,
     grpc_channel_arguments: str,
     cors: bool,
     config_poll: float,
@@ -160,6 +170,7 @@ def serve(
             tls=Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
             keep_alive_s=keep_alive,
             max_connections=max_connections,
+            workers=workers,
             grpc_arguments=channel_arguments(grpc_channel_arguments),
             cors=cors,
             model_config_file=model_config_file,
@@ -172,6 +183,8 @@ def serve(
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    except WorkerEndedError as error:
+        _fail(str(error), FAILED)
 
 
 def _quieten(quiet: bool) -> None:
@@ -194,6 +207,6 @@ def _say_ready(config: ServerConfig, at: Addresses, ready_file: Path | None) -> 
     click.echo(f"serving {', '.join(model.name for model in config.models)}; Ctrl-C ends it")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = BAD_INPUT) -> NoReturn:
     click.echo(f"{click.get_current_context().find_root().info_name}: {message}", err=True)
-    sys.exit(BAD_INPUT)
+    sys.exit(code)

@@ -29,11 +29,13 @@ from serving.models.config_file import (
 from serving.models.loader import Loading
 from serving.models.runtime import tf
 from serving.server.rest import METRICS_PATH, Limits
-from serving.server.run import Addresses, ServerConfig, channel_arguments, serve
+from serving.server.run import Addresses, ServerConfig, channel_arguments
 from serving.server.tls import Tls
+from serving.server.workers import WorkerEndedError, serve
 
 PROGRAM = "tensorflow_model_server"
 BAD_INPUT = 2
+FAILED = 1
 ALL_ADDRESSES = "0.0.0.0"
 
 # Known to TF Serving, without effect here; by name, why.
@@ -87,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    except WorkerEndedError as error:
+        _fail(str(error), FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add("num_tflite_pools", int, 1, "interpreters of a TF Lite model: requests that run at a time")
     add("grpc_channel_arguments", str, "", "name=value, name=value …")
     add("grpc_max_threads", int, 0, "threads that work on gRPC requests")
+    add("workers", int, 1, "processes that share the ports; not a flag of TF Serving")
     add("enable_model_warmup", bool, True, "replay a model's warm-up requests")
     add("num_request_iterations_for_warmup", int, 0, "how often each")
     add("monitoring_config_file", str, "", "whether and where Prometheus finds the metrics")
@@ -167,6 +172,7 @@ def _config(flags: argparse.Namespace, stack: ExitStack) -> ServerConfig:
         grpc_port=flags.port or None,
         grpc_socket=flags.grpc_socket_path,
         grpc_arguments=channel_arguments(flags.grpc_channel_arguments),
+        workers=max(flags.workers, 1),
         grpc_threads=flags.grpc_max_threads or ServerConfig.grpc_threads,
         batching=parameters,
         batching_per_model=flags.enable_batching and flags.enable_per_model_batching_parameters,
@@ -225,9 +231,9 @@ def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = BAD_INPUT) -> NoReturn:
     sys.stderr.write(f"{PROGRAM}: {message}\n")
-    sys.exit(BAD_INPUT)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -350,10 +350,8 @@ class Loader:
             if self._stop.is_set() or not self._is_current(model):
                 return
             self._load_if_new(model, number, found[number])
-        if wanted:
-            with self._changed:
-                model.first_versions_tried = True
-                self._changed.notify_all()
+        if wanted and not model.first_versions_tried:
+            self._note_tried(model)
         # As long as nothing that is wanted answers, what answers now goes on.
         if wanted and not wanted & set(model.available):
             return
@@ -420,6 +418,11 @@ class Loader:
         with self._lock:
             self._memory_changed = True
         log.info("%s: version %d is unloaded", model.config.name, number)
+
+    def _note_tried(self, model: Model) -> None:
+        with self._changed:
+            model.first_versions_tried = True
+            self._changed.notify_all()
 
     def _note(self, model: Model, number: int, version: Version) -> None:
         with self._changed:

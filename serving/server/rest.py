@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +114,7 @@ class RestApp:
         web: Path = WEB,
         cors: bool = False,
         metrics_path: str | None = METRICS_PATH,
+        metrics_page: Callable[[], bytes] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -124,11 +125,13 @@ class RestApp:
             web: a folder of static files, served at `/` when it is there.
             cors: whether pages of any origin may read the answers.
             metrics_path: where Prometheus finds the metrics; None: nowhere.
+            metrics_page: gives them; None: what the recorder has counted.
         """
         self._service = service
         self._recorder = recorder
         self._limits = limits or Limits()
         self._cors = cors
+        self._metrics_page = metrics_page or recorder.metrics.page
         pages: list[BaseRoute] = [
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
@@ -266,7 +269,8 @@ class RestApp:
 
     async def _metrics(self, request: Request) -> Response:
         del request
-        return Response(self._recorder.metrics.page(), media_type=CONTENT_TYPE)
+        page = await asyncio.get_running_loop().run_in_executor(self._threads, self._metrics_page)
+        return Response(page, media_type=CONTENT_TYPE)
 
     async def _healthz(self, request: Request) -> Response:
         """Whether the process answers at all."""

@@ -82,6 +82,7 @@ class ServerConfig:
     max_concurrent_requests: int = 1024  # at each port; more are refused
     max_connections: int = 4096  # at each port; idle ones make room
     drain_s: float = 30.0  # after SIGTERM, for requests in flight
+    workers: int = 1  # processes that share the ports; see serving.server.workers
 
 
 @dataclass(frozen=True)
@@ -123,30 +124,57 @@ def serve(config: ServerConfig, on_listening: OnAddresses, on_ready: OnAddresses
         ConfigFileError: when a model's folder is itself a version.
         OSError: when a port cannot be opened, or a file for TLS or a log cannot be used.
     """
+    check(config)
+    run(config, Loader(config.models, prepare(config), config.loading), Metrics(), on_listening, on_ready)
+
+
+def check(config: ServerConfig) -> None:
+    """Find what cannot be served.
+
+    Raises:
+        ConfigFileError: when a model's folder is itself a version.
+        OSError: when a file for TLS cannot be used.
+    """
     if config.tls is not None:
         config.tls.check()
     for model in config.models:
         if is_version(model.base_path):
             raise ConfigFileError(f"{model.name}: no versions in {model.base_path}{hint(model.base_path)}")
+
+
+def run(
+    config: ServerConfig,
+    loader: Loader,
+    metrics: Metrics,
+    on_listening: OnAddresses,
+    on_ready: OnAddresses,
+    metrics_page: Callable[[], bytes] | None = None,
+) -> None:
+    """Serve what a loader has until SIGTERM or SIGINT, and close it; the rest is as with `serve`."""
     descriptors.raise_limit()
     with ExitStack() as stack:
-        metrics = Metrics()
+        stack.callback(loader.close)
         access_log = AccessLog(config.access_log) if config.access_log else None
         if access_log is not None:
             stack.callback(access_log.close)
         request_log = RequestLog(config.request_log, metrics.log_count) if config.request_log else None
         if request_log is not None:
             stack.callback(request_log.close)
-        loader = Loader(config.models, _prepare(config), config.loading)
-        stack.callback(loader.close)
         batcher = Batcher(config.batching, metrics.batch, config.batching_per_model)
+        service = Service(loader, batcher, request_log)
         recorder = Recorder(metrics, access_log, loader.knows)
-        uvloop.run(
-            _serve(config, Service(loader, batcher, request_log), recorder, loader, on_listening, on_ready)
+        app = RestApp(
+            service,
+            recorder,
+            config.limits,
+            cors=config.cors,
+            metrics_path=config.metrics_path,
+            metrics_page=metrics_page,
         )
+        uvloop.run(_serve(config, service, app, recorder, loader, on_listening, on_ready))
 
 
-def _prepare(config: ServerConfig) -> Callable[[Servable], None]:
+def prepare(config: ServerConfig) -> Callable[[Servable], None]:
     """What is done with a loaded version before it takes requests."""
 
     def prepare(servable: Servable) -> None:
@@ -165,6 +193,7 @@ def _prepare(config: ServerConfig) -> Callable[[Servable], None]:
 async def _serve(
     config: ServerConfig,
     service: Service,
+    app: RestApp,
     recorder: Recorder,
     loader: Loader,
     on_listening: OnAddresses,
@@ -176,7 +205,6 @@ async def _serve(
     healths = health.HealthServicer()
     _set_health(healths, health_pb2.HealthCheckResponse.NOT_SERVING)
     rpc = _grpc_server(config, service, recorder, healths)
-    app = RestApp(service, recorder, config.limits, cors=config.cors, metrics_path=config.metrics_path)
     web = http.create(
         app,
         HttpConfig(
@@ -197,7 +225,7 @@ async def _serve(
     with ExitStack() as stack:
         listeners = []
         if config.rest_port is not None:
-            listeners.append(stack.enter_context(_listen(config.host, config.rest_port)))
+            listeners.append(stack.enter_context(bind(config.host, config.rest_port, config.workers > 1)))
         grpc_port = _open_grpc(rpc, config)
         rest_port = listeners[0].getsockname()[1] if listeners else None
         addresses = Addresses(config.host, rest_port, grpc_port)
@@ -210,7 +238,7 @@ async def _serve(
         polling = None
         if config.model_config_file is not None and config.model_config_poll_s > 0:
             polling = asyncio.create_task(
-                _poll_config(config.model_config_file, config.model_config_poll_s, loader)
+                poll_config(config.model_config_file, config.model_config_poll_s, loader)
             )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -225,7 +253,7 @@ async def _serve(
         await asyncio.gather(asyncio.to_thread(stopped.wait), serving)
 
 
-async def _poll_config(path: Path, every_s: float, loader: Loader) -> None:
+async def poll_config(path: Path, every_s: float, loader: Loader) -> None:
     """Serve what a model config file says, whenever it says something else and can be applied."""
     applied, told = path.read_bytes(), ""
     while True:
@@ -279,7 +307,7 @@ def _grpc_arguments(config: ServerConfig) -> dict[str, int | str]:
     return {
         "grpc.max_receive_message_length": config.limits.max_body_bytes,
         "grpc.max_send_message_length": -1,
-        "grpc.so_reuseport": 0,
+        "grpc.so_reuseport": int(config.workers > 1),
         "grpc.max_allowed_incoming_connections": descriptors.connections_within(config.max_connections),
         "grpc.max_connection_idle_ms": int(config.keep_alive_s * 1e3),
         # Ask clients that say nothing whether they are there, and let them ask, where the default is to
@@ -316,12 +344,19 @@ def _open_grpc_at(server: grpc.Server, config: ServerConfig, address: str) -> in
         raise OSError(None, f"cannot listen: {error}", address) from None
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A socket for connections, or to keep a port for processes that share it.
+
+    Raises:
+        OSError: with the address, when it is taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Naming the protocol matters: without it asyncio leaves Nagle's delay on, 40 ms an answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
     except OSError as error:
         listener.close()

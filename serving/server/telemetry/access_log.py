@@ -39,14 +39,17 @@ class Record:
 
 
 class AccessLog:
-    """A JSON object a line, for each request; flushed every second."""
+    """A JSON object a line, for each request; written every second, whole lines at once: several processes
+    may write to one file.
+    """
 
     def __init__(self, path: Path) -> None:
         """Append to a file."""
-        self._file: IO[bytes] = path.open("ab")
+        self._file: IO[bytes] = path.open("ab", buffering=0)
+        self._lines: list[bytes] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._flusher = threading.Thread(target=self._flush, name="access-log", daemon=True)
+        self._flusher = threading.Thread(target=self._keep_flushing, name="access-log", daemon=True)
         self._flusher.start()
 
     def write(self, record: Record, seconds: float) -> None:
@@ -68,18 +71,26 @@ class AccessLog:
             option=orjson.OPT_APPEND_NEWLINE,
         )
         with self._lock:
-            self._file.write(line)
+            self._lines.append(line)
 
     def close(self) -> None:
         """Write what is left."""
         self._stop.set()
         self._flusher.join()
+        self._flush()
         self._file.close()
 
-    def _flush(self) -> None:
+    def _keep_flushing(self) -> None:
         while not self._stop.wait(FLUSH_S):
-            with self._lock:
-                self._file.flush()
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        try:
+            self._file.write(b"".join(lines))
+        except OSError as error:  # a full disk must not end the log for good
+            log.error("%d lines of the access log are lost: %s", len(lines), error)
 
 
 class Recorder:

@@ -6,7 +6,7 @@ Beyond TF Serving's labels, requests are counted by model version too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -106,6 +106,10 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
+    def families(self) -> list[Metric]:
+        """All metrics, for `page_of_all`."""
+        return list(self._registry.collect())
+
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         counter = Counter(f":tensorflow:serving:{name}", documentation, labels)
         self._registry.register(counter)
@@ -117,3 +121,31 @@ class Metrics:
         return Histogram(
             f":tensorflow:serving:{name}", documentation, labels, buckets=buckets, registry=self._registry
         )
+
+
+class _Sum(Collector):
+    """Metrics of several processes, added up: all of them are counts and sums."""
+
+    def __init__(self, processes: Sequence[Sequence[Metric]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        """For the client library."""
+        for families in zip(*self._processes, strict=True):
+            first = families[0]
+            values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+            for family in families:
+                for sample in family.samples:
+                    key = sample.name, tuple(sample.labels.items())
+                    values[key] = values.get(key, 0) + sample.value
+            metric = Metric(first.name, first.documentation, first.type)
+            for (name, labels), value in values.items():
+                metric.add_sample(name, dict(labels), value)
+            yield metric
+
+
+def page_of_all(processes: Sequence[Sequence[Metric]]) -> bytes:
+    """The families of several processes, added up, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Sum(processes))
+    return generate_latest(registry)
