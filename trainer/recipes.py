@@ -29,6 +29,7 @@ Optimizer = Literal[
     "ftrl",
     "lamb",
     "lion",
+    "muon",
 ]
 Schedule = Literal[
     "constant",

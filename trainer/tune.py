@@ -45,11 +45,16 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
         transform,
     )
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
-    tuner = keras_tuner.BayesianOptimization(
-        _Recipe(UserFunctions.load(settings), base, splits, image_shape, num_classes(fn_args.schema_path)),
-        objective=keras_tuner.Objective(OBJECTIVE, direction="max"),
-        max_trials=settings.get("trials", TRIALS),
-        seed=base.seed,
+    recipe = _Recipe(
+        UserFunctions.load(settings), base, splits, image_shape, num_classes(fn_args.schema_path)
+    )
+    tuner = keras_tuner.Tuner(
+        _RecipeFirst(
+            keras_tuner.Objective(OBJECTIVE, direction="max"),
+            settings.get("trials", TRIALS),
+            seed=base.seed,
+        ),
+        recipe,
         directory=fn_args.working_dir,
         overwrite=True,
     )
@@ -87,6 +92,18 @@ def declare(space: keras_tuner.HyperParameters, base: Params) -> dict[str, Any]:
     if base.shift:
         values["shift"] = space.Int("shift", 1, max(3, base.shift), default=base.shift)
     return values
+
+
+class _RecipeFirst(keras_tuner.oracles.BayesianOptimizationOracle):
+    """A Bayesian search whose first trial has the defaults; KerasTuner's own begins with random values."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """The values of the next trial."""
+        if not self.trials:
+            values = {parameter.name: parameter.default for parameter in self.get_space().space}
+            return {"status": "RUNNING", "values": values}
+        found: dict[str, Any] = super().populate_space(trial_id)
+        return found
 
 
 class _Recipe(keras_tuner.HyperModel):
