@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from pipeline import product
+from pipeline.datasets.catalogue import DATASETS
 from pipeline.errors import UserError
 from trainer import features
 from trainer.features import ImageInput, ImageShape
@@ -101,7 +102,9 @@ class DataConfig(Section):
         "crop", description="what a picture of another aspect ratio gets"
     )
     kind: Literal["auto", "digits", "photos"] = Field(
-        "auto", description="digits are never resized; auto: grey arrays of pixels are"
+        "auto",
+        description="a photo of digits is centred as MNIST was, others are resized; auto: MNIST, and grey "
+        "arrays of pixels with classes 0 to 9, are digits",
     )
     channels: Literal["auto", "1", "3"] = Field("auto", description="1 grey, 3 colour; auto: as the data")
     orient: Literal["", "transpose", "rotate90", "rotate180", "rotate270", "mirror"] = Field(
@@ -141,9 +144,23 @@ class DataConfig(Section):
     @property
     def images(self) -> ImageInput:
         """What the graph that decodes images needs to know."""
-        arrays = not self.encoded and self.shape.channels == 1
-        digits = arrays if self.kind == "auto" else self.kind == "digits"
-        return ImageInput(self.shape, self.encoded, "exact" if digits else self.fit)
+        return ImageInput(self.shape, self.encoded, features.FIT_CENTER if self.is_digits else self.fit)
+
+    @property
+    def is_digits(self) -> bool:
+        """Whether a picture of another size is scaled and centred as MNIST's were."""
+        if self.kind != "auto":
+            return self.kind == "digits"
+        if self.encoded or self.shape.channels != 1:
+            return False
+        known = DATASETS.get(self.dataset)
+        return known.digits if known else set(self.class_names) <= set("0123456789")
+
+    @model_validator(mode="after")
+    def _digits_are_grey(self) -> DataConfig:
+        if self.kind == "digits" and self.shape.channels != 1:
+            raise ValueError("data.kind = digits is for grey images: set data.channels=1")
+        return self
 
     def options(self) -> dict[str, Any]:
         """Fields of components.image_example_gen.sources.Options that are not at their defaults."""

@@ -29,7 +29,7 @@ class ImageInput(NamedTuple):
     Attributes:
         shape: of the images that the network reads.
         encoded: whether an example's image is a picture file of any size; else it is pixels of `shape`.
-        fit: what a picture of another aspect ratio gets: see trainer.pictures.
+        fit: what a picture of another size gets: see trainer.pictures.
     """
 
     shape: ImageShape
@@ -52,13 +52,18 @@ SIGNATURE_IMAGE_BYTES = "serving_default"  # picture files of any size
 SIGNATURE_PIXELS = "pixels"  # uint8 arrays
 SIGNATURE_FLOATS = "floats"  # float32 arrays in [0, 1]
 SIGNATURE_EXAMPLES = "examples"  # serialized tf.Examples
+SIGNATURE_DECODE = "decode"  # picture files to the pixels that the network gets of them
 SIGNATURE_CLASSIFY = "classify"  # serialized tf.Examples, for TF Serving's Classify
 IMAGE_BYTES = "image_bytes"  # input of `serving_default`: string [N]
 EXAMPLES = "examples"  # input of `examples`: string [N]
 CLASSES = "classes"  # output: int64 [N]
 CLASS_NAMES = "label"  # output: string [N], the names of `classes`
+NAMES = "names"  # output of `decode`: string [N, C], of all classes, by label
 PROBABILITIES = "probabilities"  # output: float32 [N, C]
 LOGITS = "logits"  # output: float32 [N, C]
+
+# What a picture file of another size gets where the images are digits: see trainer.centring.
+FIT_CENTER = "center"
 
 # Splits of the Examples artifact.
 TRAIN = "train"

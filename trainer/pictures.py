@@ -9,10 +9,14 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
-from trainer.features import ImageShape
+from trainer import centring
+from trainer.features import FIT_CENTER, ImageShape
 
-Fit = Literal["crop", "pad", "stretch", "exact"]
+Fit = Literal["crop", "pad", "stretch", "center"]
 FITS: tuple[str, ...] = get_args(Fit)
+
+# ITU-R 601-2 luma in 65536ths, as Pillow converts to grey.
+_LUMA, _WHOLE = (19595, 38470, 7471), 65536
 
 _EXIF, _EXIF_MARKER, _SCAN_MARKER = b"Exif\0\0", 0xE1, 0xDA
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -26,19 +30,27 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
         files: string [N], a PNG, JPEG, WebP, BMP or GIF (its first frame) each.
         shape: of the images.
         fit: what another aspect ratio gets: `crop` to the middle, `pad` with zeros, or `stretch`. With
-            `exact` another size is an error.
+            `center` a picture of another size shows a digit, dark or light, which is scaled and centred as
+            MNIST's were: see trainer.centring. For one channel.
 
     Returns:
         uint8 [N, height, width, channels], upright as EXIF says; one of that size is not touched.
 
     Raises:
-        tf.errors.InvalidArgumentError: when the graph runs, for what is no picture.
+        tf.errors.InvalidArgumentError: when the graph runs, for what is no picture; with `center` for a
+            blank one too.
+        ValueError: for `center` with several channels.
     """
+    if fit == FIT_CENTER and shape.channels != 1:
+        raise ValueError(f"digits have one channel, not {shape.channels}")
 
     def one(content: tf.Tensor) -> tf.Tensor:
+        if fit == FIT_CENTER:
+            return _digit(decode_grey(content), shape)
         return resize(decode(content, shape.channels), shape, fit)
 
-    return tf.map_fn(one, files, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+    # One after the other: a photo takes some hundred megabytes on its way.
+    return tf.map_fn(one, files, parallel_iterations=1, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 
 def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
@@ -47,10 +59,8 @@ def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
         pixels = tf.io.decode_image(content, channels=3, expand_animations=False)
     else:
         # Only these two are decoded to grey; in spite of its name decode_png reads JPEG too.
-        begin = tf.strings.substr(content, 0, 1)
-        grey = tf.equal(begin, b"\x89") | tf.equal(begin, b"\xff")
         pixels = tf.cond(
-            grey,
+            _is_png(content) | _is_jpeg_without_black(content),
             lambda: tf.io.decode_png(content, channels=1),
             lambda: tf.image.rgb_to_grayscale(
                 tf.io.decode_image(content, channels=3, expand_animations=False)
@@ -59,16 +69,52 @@ def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
     return _upright(tf.ensure_shape(pixels, [None, None, channels]), orientation(content))
 
 
+def decode_grey(content: tf.Tensor) -> tf.Tensor:
+    """One picture file, string [], to uint8 [h, w, 1], upright, with grey levels as Pillow has them.
+
+    A transparent PNG is laid on whichever of black and white its opaque pixels differ from more.
+    """
+
+    def from_png() -> tf.Tensor:
+        pixels = tf.cast(tf.io.decode_png(content, channels=4), tf.int32)
+        luma = sum(weight * pixels[..., at] for at, weight in enumerate(_LUMA))
+        levels = tf.cast((luma + _WHOLE // 2) // _WHOLE, tf.float32)
+        opacity = pixels[..., 3]
+        # Of 1, 2 or 4 bits a pixel, TensorFlow takes the largest value of those for opaque: 1, 3 or 15.
+        opacity = tf.where(tf.reduce_max(opacity) < 16, 255, opacity)
+        alpha = tf.cast(opacity, tf.float32) / 255
+        mean = tf.reduce_sum(levels * alpha) / tf.maximum(tf.reduce_sum(alpha), 1)
+        ground = tf.where(mean < 127.5, 255.0, 0.0)
+        return tf.cast(tf.round(levels * alpha + ground * (1 - alpha)), tf.uint8)[..., None]
+
+    return tf.cond(_is_png(content), from_png, lambda: decode(content, 1))
+
+
+def _is_png(content: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(content, 0, 4), b"\x89PNG")
+
+
+def _is_jpeg_without_black(content: tf.Tensor) -> tf.Tensor:
+    """Whether it is a JPEG that TensorFlow can decode to grey: one in CMYK is none."""
+    jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
+    return tf.cond(jpeg, lambda: tf.image.extract_jpeg_shape(content)[2] <= 3, lambda: tf.constant(False))
+
+
+def _digit(image: tf.Tensor, shape: ImageShape) -> tf.Tensor:
+    """uint8 [h, w, 1] to uint8 [height, width, 1]; one of that size stays."""
+    same = tf.reduce_all(tf.equal(tf.shape(image)[:2], shape[:2]))
+    found = tf.cond(
+        same,
+        lambda: image[..., 0],
+        lambda: centring.centred(image[..., 0], shape.height, shape.width),
+    )
+    return tf.reshape(found, shape)
+
+
 def resize(image: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     """uint8 [h, w, channels] to uint8 [height, width, channels], antialiased; the same size stays."""
     size = tf.shape(image)[:2]
     same = tf.reduce_all(tf.equal(size, shape[:2]))
-    if fit == "exact":
-        wanted = f"{shape.height} x {shape.width} pixels"
-        complaint = [f"an image must be {wanted} (height x width), but one is", size[0], "x", size[1]]
-        check = tf.debugging.Assert(same, complaint)
-        with tf.control_dependencies([check] if check is not None else []):
-            return tf.reshape(image, shape)
 
     def resized() -> tf.Tensor:
         height, width = tf.unstack(size)

@@ -27,13 +27,14 @@ class ServingInputs(tf.Module):
         )
 
     def specs(self) -> Mapping[str, tf.TensorSpec]:
-        """The inputs of `files`, `pixels` and `floats`, by the name of the signature."""
+        """The inputs of all signatures but those of examples, by the name of the signature."""
         height, width, channels = self.images.shape
         # Grey pixels come without channels, as MNIST's always have.
         pixels = [None, height, width] if channels == 1 else [None, height, width, channels]
         floats = [None, height, width, channels]
         return {
             features.SIGNATURE_IMAGE_BYTES: tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES),
+            features.SIGNATURE_DECODE: tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES),
             features.SIGNATURE_PIXELS: tf.TensorSpec(pixels, tf.uint8, name=features.IMAGE),
             features.SIGNATURE_FLOATS: tf.TensorSpec(floats, tf.float32, name=features.IMAGE),
         }
@@ -44,6 +45,12 @@ class ServingInputs(tf.Module):
         if self.images.encoded:
             return files
         return _joined(pictures.decode_files(files, self.images.shape, self.images.fit))
+
+    def decoded(self, files: tf.Tensor) -> tf.Tensor:
+        """Picture files, string [N], to what the network gets of them, as `pixels` takes it."""
+        files = tf.ensure_shape(files, [None])
+        pixels = pictures.decode_files(files, self.images.shape, self.images.fit)
+        return tf.reshape(pixels, [-1, *self.specs()[features.SIGNATURE_PIXELS].shape[1:]])
 
     def from_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 [N, H, W] or [N, H, W, C], of the model's size."""

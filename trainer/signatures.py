@@ -65,6 +65,7 @@ class ServingModule(tf.Module):
             name: _traced(function, spec)
             for name, function, spec in (
                 (features.SIGNATURE_IMAGE_BYTES, self._from_files, specs[features.SIGNATURE_IMAGE_BYTES]),
+                (features.SIGNATURE_DECODE, self._decoded, specs[features.SIGNATURE_DECODE]),
                 (features.SIGNATURE_PIXELS, self._from_pixels, specs[features.SIGNATURE_PIXELS]),
                 (features.SIGNATURE_FLOATS, self._from_floats, specs[features.SIGNATURE_FLOATS]),
                 (features.SIGNATURE_EXAMPLES, self._from_examples, examples),
@@ -99,6 +100,15 @@ class ServingModule(tf.Module):
 
     def _from_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return self._predict(self._inputs.from_files(image_bytes))
+
+    def _decoded(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        images = self._inputs.decoded(image_bytes)
+        names = tf.constant(self._class_names.value)
+        # A row for each image, as TF Serving's row format wants it.
+        return {
+            features.IMAGE: images,
+            features.NAMES: tf.tile(names[None, :], [tf.shape(images)[0], 1]),
+        }
 
     def _from_pixels(self, image: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return self._predict(self._inputs.from_pixels(image))

@@ -113,7 +113,8 @@ def run_fn(fn_args: FnArgs) -> None:
     names = settings.get("class_names") or [str(label) for label in range(classes)]
     exports = signatures.export(fn_args.serving_model_dir, exact, images, names, transform)
     warmup.write(fn_args.serving_model_dir, images, exports)
-    samples.write(fn_args.serving_model_dir, evaluation_batches(splits.validation, transform, 500))
+    validation = evaluation_batches(splits.validation, transform, 500)
+    samples.write(fn_args.serving_model_dir, validation, images, names)
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.finish()
 
@@ -137,7 +138,9 @@ def _run_config(fn_args: FnArgs, settings: Mapping[str, Any], params: Params) ->
 
 def _images(settings: Mapping[str, Any], shape: features.ImageShape) -> features.ImageInput:
     given = settings.get("images")
-    return features.ImageInput.of(given) if given else features.ImageInput(shape, fit="exact")
+    if given:
+        return features.ImageInput.of(given)
+    return features.ImageInput(shape, fit=features.FIT_CENTER if shape.channels == 1 else "crop")
 
 
 def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> str:

@@ -66,9 +66,15 @@ def noise(count: int, images: ImageInput) -> dict[str, tuple[str, np.ndarray]]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *images.shape), np.uint8)
     files = [tf.io.encode_png(image).numpy() for image in pixels]
     stored = files if images.encoded else [image.tobytes() for image in pixels]
+    # Clients send pictures of any size: every second one takes that way through the graph.
+    sent = [
+        tf.io.encode_png(image.repeat(2, 0).repeat(2, 1)).numpy() if at % 2 == 0 else files[at]
+        for at, image in enumerate(pixels)
+    ]
     grey = images.shape.channels == 1
     return {
-        features.SIGNATURE_IMAGE_BYTES: (features.IMAGE_BYTES, np.array(files, object)),
+        features.SIGNATURE_IMAGE_BYTES: (features.IMAGE_BYTES, np.array(sent, object)),
+        features.SIGNATURE_DECODE: (features.IMAGE_BYTES, np.array(sent, object)),
         features.SIGNATURE_PIXELS: (features.IMAGE, pixels[..., 0] if grey else pixels),
         features.SIGNATURE_FLOATS: (features.IMAGE, pixels.astype(np.float32) / 255),
         features.SIGNATURE_EXAMPLES: (features.EXAMPLES, np.array(list(map(_example, stored)), object)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components.shared import model_store
+from components.shared import model_store, tensorflow_errors
 from components.shared.errors import InputError
 from trainer import features
+from trainer.features import ImageShape
 
 MODEL_FILE = "saved_model.pb"
 _BATCH = 512  # images a call: with more, what a layer makes does not fit into a core's cache
@@ -57,8 +58,8 @@ def find(folder: Path) -> Path:
     return newest.folder
 
 
-def image_size(model: Path) -> tuple[int, int]:
-    """Height and width of the images that a SavedModel takes, in pixels.
+def image_shape(model: Path) -> ImageShape:
+    """The shape of the images that a SavedModel takes.
 
     Raises:
         ModelError: where it is broken, or none of this pipeline's.
@@ -70,12 +71,12 @@ def image_size(model: Path) -> tuple[int, int]:
     for graph in content.meta_graphs:
         inputs = graph.signature_def[features.SIGNATURE_PIXELS].inputs
         if features.IMAGE in inputs:
-            shape = [dim.size for dim in inputs[features.IMAGE].tensor_shape.dim]
-            if len(shape) == 3 and shape[1] > 0 and shape[2] > 0:
-                return shape[1], shape[2]
+            _, *shape = [dim.size for dim in inputs[features.IMAGE].tensor_shape.dim] or [0]
+            if len(shape) in (2, 3) and min(shape) > 0:
+                return ImageShape(*shape)
     raise ModelError(
         f"{model}: none of this pipeline's models: it has no signature {features.SIGNATURE_PIXELS!r} with "
-        f"an input {features.IMAGE!r} of [N, height, width]"
+        f"an input {features.IMAGE!r} of [N, height, width] or [N, height, width, channels]"
     )
 
 
@@ -128,13 +129,75 @@ class Classifier:
             ]
         )
 
-    def _ask(self, signature: str, name: str, value: tf.Tensor) -> NDArray[np.float32]:
-        if signature not in self._signatures:
-            raise ModelError(f"it cannot be asked: it has no signature {signature!r}")
+    def of_files(self, files: Sequence[bytes]) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """What it says of picture files, and why it says nothing of some.
+
+        Returns:
+            Probabilities float32 [k, C] of those that it can read, in order; and by the places of the
+            others the reason, one line each.
+
+        Raises:
+            ModelError: where it takes no picture files.
+        """
         try:
-            answer: NDArray[np.float32] = self._signatures[signature](**{name: value})[
-                features.PROBABILITIES
-            ].numpy()
+            return self._of_files(files), {}
+        except tf.errors.InvalidArgumentError:
+            pass
+        found: list[NDArray[np.float32]] = []
+        errors: dict[int, str] = {}
+        for place, file in enumerate(files):
+            try:
+                found.append(self._of_files([file]))
+            except tf.errors.InvalidArgumentError as error:
+                errors[place] = tensorflow_errors.reason(error.message)
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32), errors
+
+    def _of_files(self, files: Sequence[bytes]) -> NDArray[np.float32]:
+        signature = self._signature(features.SIGNATURE_IMAGE_BYTES)
+        outputs = signature(**{features.IMAGE_BYTES: tf.constant(list(files), tf.string)})
+        probabilities: NDArray[np.float32] = outputs[features.PROBABILITIES].numpy()
+        return probabilities
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether it says what it makes of picture files."""
+        return features.SIGNATURE_DECODE in self._signatures
+
+    def decoded(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """What the network gets of picture files: uint8 [N, H, W], with colours [N, H, W, C].
+
+        Raises:
+            ModelError: where it cannot say, or a file is no picture.
+        """
+        signature = self._signature(features.SIGNATURE_DECODE)
+        try:
+            outputs = signature(**{features.IMAGE_BYTES: tf.constant(list(files), tf.string)})
+        except tf.errors.InvalidArgumentError as error:
+            raise ModelError(tensorflow_errors.reason(error.message)) from None
+        images: NDArray[np.uint8] = outputs[features.IMAGE].numpy()
+        return images
+
+    def class_names(self) -> list[str]:
+        """By label, as `decode` says them; none where the model has no such signature."""
+        if not self.can_decode:
+            return []
+        shape = (
+            self._signatures[features.SIGNATURE_PIXELS].structured_input_signature[1][features.IMAGE].shape
+        )
+        blank = tf.io.encode_png(tf.zeros([*shape[1:3], shape[3] if len(shape) == 4 else 1], tf.uint8))
+        outputs = self._signatures[features.SIGNATURE_DECODE](**{features.IMAGE_BYTES: blank[None]})
+        return [name.decode() for name in outputs[features.NAMES].numpy()[0]]
+
+    def _signature(self, name: str) -> Callable[..., dict[str, tf.Tensor]]:
+        if name not in self._signatures:
+            raise ModelError(f"it cannot be asked: it has no signature {name!r}")
+        found: Callable[..., dict[str, tf.Tensor]] = self._signatures[name]
+        return found
+
+    def _ask(self, signature: str, name: str, value: tf.Tensor) -> NDArray[np.float32]:
+        asked = self._signature(signature)
+        try:
+            answer: NDArray[np.float32] = asked(**{name: value})[features.PROBABILITIES].numpy()
         except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
             if is_fault_of_machine(error):
                 raise

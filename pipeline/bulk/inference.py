@@ -44,14 +44,23 @@ class InferenceError(RefusedError):
 
 @dataclass(frozen=True)
 class Answered:
-    """A chunk with what the model says of its images: probabilities float32 [n, C]."""
+    """A chunk with what the model says of its images.
+
+    Attributes:
+        chunk: what was read.
+        probabilities: float32 [k, C], of those that the model could read, in order.
+        errors: why not, by place among the chunk's keys; those of the chunk included.
+        names: of the classes, by label; none where the model does not say them.
+    """
 
     chunk: Chunk
     probabilities: NDArray[np.float32]
+    errors: dict[int, str]
+    names: list[str]
 
 
-class PixelsHandler(ModelHandler):
-    """Calls the signature `pixels` of a SavedModel; a chunk is a batch already."""
+class Handler(ModelHandler):
+    """Asks a SavedModel: of files `serving_default`, of arrays `pixels`; a chunk is a batch already."""
 
     def __init__(self, model: Path) -> None:
         """Load it from this folder, once a worker."""
@@ -69,9 +78,15 @@ class PixelsHandler(ModelHandler):
         inference_args: dict[str, Any] | None = None,  # noqa: ARG002 (Beam's interface)
     ) -> Iterable[Answered]:
         """Answer one chunk."""
-        if len(batch):
-            return [Answered(batch, model.of_images(batch.images))]
-        return [Answered(batch, np.empty((0, 0), np.float32))]
+        if not len(batch):
+            return [Answered(batch, np.empty((0, 0), np.float32), batch.errors, [])]
+        names = model.class_names()
+        if isinstance(batch.images, np.ndarray):
+            return [Answered(batch, model.of_images(batch.images), batch.errors, names)]
+        probabilities, refused = model.of_files(batch.images)
+        read = [place for place in range(len(batch.keys)) if place not in batch.errors]
+        errors = batch.errors | {read[place]: reason for place, reason in refused.items()}
+        return [Answered(batch, probabilities, errors, names)]
 
     def should_skip_batching(self) -> bool:
         """Leave chunks as they are."""
@@ -79,7 +94,9 @@ class PixelsHandler(ModelHandler):
 
     def get_num_bytes(self, batch: Chunk) -> int:
         """For Beam's metrics, which would pickle the batch to learn it."""
-        return batch.images.nbytes
+        if isinstance(batch.images, np.ndarray):
+            return batch.images.nbytes
+        return sum(map(len, batch.images))
 
 
 def infer(
@@ -92,7 +109,8 @@ def infer(
 ) -> int:
     """Ask a model about every image, one JSON line each, in the order of the input.
 
-    A line holds `file` (and `index` in an IDX file), `digit` and `probability`, or `file` and `error`.
+    A line holds `file` (and `index` in an IDX file), `class`, its `name` and `probability`, or `file` and
+    `error`.
 
     Args:
         tasks: from bulk_input.plan.
@@ -136,7 +154,7 @@ def _run(
                 pipeline
                 | "Tasks" >> beam.Create(list(tasks))
                 | "Read" >> beam.FlatMap(chunks.read)
-                | "Infer" >> RunInference(PixelsHandler(model))
+                | "Infer" >> RunInference(Handler(model))
                 | "Write" >> beam.Map(_write, str(parts), with_probabilities)
             )
     except Exception as error:
@@ -148,13 +166,14 @@ def lines(answered: Answered, with_probabilities: bool) -> Iterator[bytes]:
     """The JSON lines of a chunk, in order."""
     place = 0
     for number, key in enumerate(answered.chunk.keys):
-        error = answered.chunk.errors.get(number)
+        error = answered.errors.get(number)
         if error is not None:
             yield orjson.dumps({**key, "error": error}, option=orjson.OPT_APPEND_NEWLINE)
             continue
         probabilities = answered.probabilities[place]
         best = int(probabilities.argmax())
-        line = {**key, "digit": best, "probability": probabilities[best]}
+        name = answered.names[best] if answered.names else str(best)
+        line = {**key, "class": best, "name": name, "probability": probabilities[best]}
         if with_probabilities:
             line["probabilities"] = probabilities
         yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
@@ -167,8 +186,8 @@ def _write(answered: Answered, folder: str, with_probabilities: bool) -> None:
     part = _part(Path(folder), number)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
         file.writelines(lines(answered, with_probabilities))
-    if answered.chunk.errors:
-        part.with_suffix(".errors").write_text(str(len(answered.chunk.errors)))
+    if answered.errors:
+        part.with_suffix(".errors").write_text(str(len(answered.errors)))
     Path(file.name).replace(part)
 
 

@@ -39,12 +39,6 @@ from pipeline.runtime import environment, logs
     help="Folder of a SavedModel, or of its versions. [default: the newest that was pushed]",
 )
 @click.option("--probabilities", is_flag=True, help="Give those of all classes.")
-@click.option(
-    "--center/--no-center",
-    "center",
-    default=True,
-    help="Find the digit on a picture, scale and centre it as MNIST's were. [default: center]",
-)
 @click.option("--root", help="The --root of the run that pushed the model. [default: var]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of that run.")
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="ARG", help="A flag for Beam; repeatable.")
@@ -53,19 +47,18 @@ def batch(
     output: Path,
     model: Path | None,
     probabilities: bool,
-    center: bool,
     root: str | None,
     settings: tuple[str, ...],
     beam_args: tuple[str, ...],
 ) -> None:
     """Ask the pushed model about many pictures, one JSON line each, in their order.
 
-    IMAGES_OR_IDX are PNG or JPEG files of any size, folders of them, and IDX image files (.gz or not).
+    IMAGES_OR_IDX are picture files of any size, folders of them, and IDX image files (.gz or not).
 
     Exit code: 0 all answered, 1 some pictures could not be read (their lines have an `error`), 2 bad input.
     """
     config = config_of(root, settings)
-    sys.exit(_infer(config, images, output, model, probabilities, center, beam_args))
+    sys.exit(_infer(config, images, output, model, probabilities, beam_args))
 
 
 def _infer(
@@ -74,7 +67,6 @@ def _infer(
     output: Path,
     model: Path | None,
     probabilities: bool,
-    center: bool,
     beam_args: Sequence[str],
 ) -> int:
     run_id = new_run_id()
@@ -89,7 +81,7 @@ def _infer(
                 from pipeline.bulk import inference
 
             folder = classifier.find(model or config.serving_dir)
-            tasks = chunks.plan(images, classifier.image_size(folder), center)
+            tasks = chunks.plan(images, classifier.image_shape(folder))
             total = sum(sum(task.counts) for task in tasks)
             began = time.monotonic()
             with _bar(terminal, total) as show:

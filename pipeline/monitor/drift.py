@@ -52,17 +52,19 @@ class Expected:
         run: the run's id.
         model: name of the model.
         version: that it became.
-        size: height and width of its images, in pixels.
+        reader: makes of a request what the network got of it.
         histograms: counts in facts.BINS bins: of each image fact, and of CONFIDENCE.
         classes: how many of each class, [C].
+        names: of the classes, by label.
     """
 
     run: str
     model: str
     version: int
-    size: tuple[int, int]
+    reader: request_log.Reader
     histograms: Mapping[str, NDArray[np.int64]]
     classes: NDArray[np.int64]
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -188,11 +190,16 @@ def expected(run: Run) -> Expected:
         run=run.id,
         model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,
         version=int(run.pushed_version),
-        size=classifier.image_size(model),
+        reader=request_log.Reader(classifier.load(model), classifier.image_shape(model)),
         histograms={name: np.array(train.images[name]) for name in image_facts.IMAGE_FACTS}
         | {CONFIDENCE: confidence},
         classes=np.array(train.labels),
+        names=_names(model, len(train.labels)),
     )
+
+
+def _names(model: Path, classes: int) -> tuple[str, ...]:
+    return tuple(classifier.load(model).class_names() or map(str, range(classes)))
 
 
 def observe(folder: Path, expected: Expected, any_version: bool = False) -> Observed:
@@ -217,7 +224,7 @@ def observe(folder: Path, expected: Expected, any_version: bool = False) -> Obse
         np.zeros(len(expected.classes), np.int64),
     )
     models: Counter[str] = Counter()
-    for request in request_log.read(files, expected.size, seen.damage):
+    for request in request_log.read(files, expected.reader, seen.damage):
         models[request.model] += 1
         if request.model == expected.model and (any_version or request.version == expected.version):
             _add(seen, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,13 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.shared.classifier import Classifier, ModelError
 from serving.protocol import tensors
 from serving.protocol.errors import ServingError
 from trainer import features
+from trainer.features import ImageShape
 
 SUFFIX = ".tfrecord"
 
@@ -28,7 +29,7 @@ class Request:
     Attributes:
         model: name of the model.
         version: that answered.
-        images: uint8 [n, H, W]; None where they are not to be had.
+        images: uint8 [n, H, W], with colours [n, H, W, C]; None where they are not to be had.
         classes: int64 [n]; None where the client did not ask for them.
         confidence: probability of the class, float32 [n]; None likewise.
     """
@@ -53,12 +54,57 @@ def find_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def read(files: list[Path], size: tuple[int, int], damage: Damage) -> Iterator[Request]:
+@dataclass(frozen=True)
+class Reader:
+    """Makes of a request the images that the network got.
+
+    Attributes:
+        model: which decodes picture files as it does on the server.
+        shape: of its images.
+    """
+
+    model: Classifier
+    shape: ImageShape
+
+    def images(self, inputs: Mapping[str, NDArray]) -> NDArray[np.uint8] | None:
+        """The images of a request, whichever signature it was for; None where there are none.
+
+        Raises:
+            ValueError, ModelError: for what the network cannot have got.
+        """
+        if features.IMAGE in inputs:
+            given = inputs[features.IMAGE]
+            images = np.rint(given * 255) if given.dtype.kind == "f" else given
+        elif features.IMAGE_BYTES in inputs:
+            return self._decoded(inputs[features.IMAGE_BYTES].ravel().tolist())
+        elif features.EXAMPLES in inputs:
+            return self._of_examples(inputs[features.EXAMPLES])
+        else:
+            return None
+        if images.size != len(images) * math.prod(self.shape):
+            raise ValueError(f"images of {images.shape[1:]} pixels, not {self.shape}")
+        return self._shaped(images.astype(np.uint8))
+
+    def _decoded(self, files: list[bytes]) -> NDArray[np.uint8] | None:
+        return self.model.decoded(files) if self.model.can_decode else None
+
+    def _of_examples(self, examples: NDArray) -> NDArray[np.uint8] | None:
+        raw = [_raw(example) for example in examples]
+        if any(len(image) != math.prod(self.shape) for image in raw):
+            return self._decoded(raw)
+        return self._shaped(np.frombuffer(b"".join(raw), np.uint8))
+
+    def _shaped(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        images = pixels.reshape(-1, *self.shape)
+        return images[..., 0] if self.shape.channels == 1 else images
+
+
+def read(files: list[Path], reader: Reader, damage: Damage) -> Iterator[Request]:
     """The Predict requests in log files.
 
     Args:
         files: TFRecord files of PredictionLog.
-        size: height and width of the model's images, in pixels.
+        reader: of the model that was asked.
         damage: counts what is skipped: a broken record, and whatever follows the place where a file breaks.
     """
     for file in files:
@@ -76,14 +122,19 @@ def read(files: list[Path], size: tuple[int, int], damage: Damage) -> Iterator[R
             except DecodeError:
                 damage.records += 1
                 continue
-            if entry.HasField("predict_log"):
+            # To see what the network gets of a picture is to ask it nothing.
+            if entry.HasField("predict_log") and not _only_decodes(entry.predict_log):
                 try:
-                    yield _request(entry.predict_log, size)
-                except (ServingError, ValueError):
+                    yield _request(entry.predict_log, reader)
+                except (ServingError, ValueError, ModelError):
                     damage.records += 1
 
 
-def _request(entry: prediction_log_pb2.PredictLog, size: tuple[int, int]) -> Request:
+def _only_decodes(entry: prediction_log_pb2.PredictLog) -> bool:
+    return features.NAMES in entry.response.outputs and features.PROBABILITIES not in entry.response.outputs
+
+
+def _request(entry: prediction_log_pb2.PredictLog, reader: Reader) -> Request:
     spec = entry.response.model_spec
     inputs, outputs = (
         {name: tensors.to_array(value, name) for name, value in message.items()}
@@ -96,38 +147,15 @@ def _request(entry: prediction_log_pb2.PredictLog, size: tuple[int, int]) -> Req
     return Request(
         model=spec.name,
         version=spec.version.value,
-        images=_images(inputs, size),
+        images=reader.images(inputs),
         classes=None if classes is None else classes.astype(np.int64),
         confidence=None if probabilities is None else probabilities.max(axis=1).astype(np.float32),
     )
 
 
-def _images(inputs: Mapping[str, NDArray], size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The images of a request, whichever signature it was for."""
-    if features.IMAGE in inputs:
-        images = inputs[features.IMAGE].astype(np.uint8)
-    elif features.IMAGE_BYTES in inputs:
-        images = np.stack([_decoded(content) for content in inputs[features.IMAGE_BYTES]])
-    elif features.EXAMPLES in inputs:
-        images = np.stack([_raw(example, size) for example in inputs[features.EXAMPLES]])
-    else:
-        return None
-    if images.shape[1:] != size:
-        raise ValueError(f"images of {images.shape[1:]} pixels, not {size}")
-    return images
-
-
-def _decoded(content: bytes) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            return np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"no picture: {error}") from None
-
-
-def _raw(example: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _raw(example: bytes) -> bytes:
     try:
         feature = tf.train.Example.FromString(example).features.feature[features.IMAGE]
     except DecodeError as error:
         raise ValueError(f"no example: {error}") from None
-    return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8).reshape(size)
+    return b"".join(feature.bytes_list.value)

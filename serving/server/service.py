@@ -171,7 +171,8 @@ class Service:
         """Images for the page to show: those of the first model whose newest version brings some along.
 
         Returns:
-            JSON: height, width, and samples with label and pixels (uint8, row-major, in base64).
+            JSON: height, width, channels, digits (whether the page draws), and samples with label, name and
+            pixels (uint8, row-major, in base64).
         """
         for name in self._loader.names:
             try:

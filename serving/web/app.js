@@ -1,11 +1,12 @@
-// The page: a pad to draw on, what the model gets of it, and what it says.
+// The page: a pad to draw on or to drop a photo on, what the network gets of it, and what the model says. How a
+// picture comes to the model's size is the model's business: its graph does it.
 
-import { BlankError, normalise } from "./digit.js";
 import { Model } from "./model.js";
 
 const PEN = 22; // pixels of the pad, of 280
 const KEY_STEP = 7;
-const MAX_SIDE = 1000; // a larger picture is scaled down before its pixels are looked at
+const MOST_BARS = 10; // of more classes, the likeliest are shown
+const BLANK = /blank: no digit/; // what the graph says of a pad that nothing is drawn on
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const byId = (id) => document.getElementById(id);
@@ -17,42 +18,52 @@ let last = 0; // number of the newest question: an older answer that comes late 
 let pen = null; // where the pen of mouse, finger or stylus is
 const cursor = { x: pad.width / 2, y: pad.height / 4, down: false }; // the keyboard's pen
 let drawn = null; // the pad without the keyboard's pen on it
+let digits = true; // whether the model reads digits, which can be drawn
 
 // What the model says.
 
-async function ask(grey) {
+/** @param {Blob} file a picture */
+async function ask(file) {
   const number = ++last;
   try {
-    const image = normalise(grey, model.height, model.width);
-    await show(number, image);
+    const { image, names } = await model.decode(file);
+    if (number === last) await show(number, image, names);
   } catch (error) {
-    if (error instanceof BlankError) reset();
+    if (BLANK.test(error.message)) reset();
     else if (number === last) fail(error);
   }
 }
 
-async function show(number, image) {
+function askPad() {
+  pad.toBlob(ask);
+}
+
+async function show(number, image, names) {
   paint(byId("input"), image);
-  byId("input").setAttribute("aria-label", `The digit, ${model.width} by ${model.height} pixels`);
+  byId("input").setAttribute("aria-label", `What the network gets, ${model.width} by ${model.height} pixels`);
   const { probabilities, version, milliseconds } = await model.predict(image);
   if (number !== last) return;
   const best = probabilities.indexOf(Math.max(...probabilities));
   byId("error").hidden = true;
-  byId("digit").textContent = best;
-  bars(probabilities, best);
+  byId("digit").textContent = names[best];
+  bars(probabilities, names);
   byId("facts").textContent = `Version ${version}, answered in ${milliseconds.toFixed(1)}\u00a0ms.`;
   byId("server").textContent = `${modelName()}, version ${version}`;
 }
 
-function bars(probabilities, best) {
-  byId("bars").replaceChildren(...probabilities.map((probability, digit) => {
-    const share = `${(100 * probability).toFixed(1)} %`;
-    const item = element("li", { className: digit === best ? "best" : "" });
+function bars(probabilities, names) {
+  const order = probabilities.map((_, at) => at);
+  if (order.length > MOST_BARS || !digits) order.sort((a, b) => probabilities[b] - probabilities[a]);
+  const best = probabilities.indexOf(Math.max(...probabilities));
+  byId("bars").classList.toggle("named", names.some((name) => name.length > 2));
+  byId("bars").replaceChildren(...order.slice(0, MOST_BARS).map((at) => {
+    const share = `${(100 * probabilities[at]).toFixed(1)} %`;
+    const item = element("li", { className: at === best && probabilities[at] ? "best" : "" });
     const fill = element("div", { className: "fill" });
-    fill.style.width = `${100 * probability}%`;
+    fill.style.width = `${100 * probabilities[at]}%`;
     const track = element("div", { className: "track" });
     track.append(fill);
-    item.append(element("span", { textContent: digit }), track,
+    item.append(element("span", { textContent: names[at], title: names[at] }), track,
       element("span", { className: "share", textContent: share }));
     return item;
   }));
@@ -60,12 +71,14 @@ function bars(probabilities, best) {
 
 function reset() {
   last++;
-  paint(byId("input"), Array.from({ length: model.height }, () => new Array(model.width).fill(0)));
+  const blank = model.channels === 1 ? 0 : [0, 0, 0];
+  paint(byId("input"), Array.from({ length: model.height }, () => new Array(model.width).fill(blank)));
   byId("input").setAttribute("aria-label", "Nothing yet");
   byId("digit").textContent = "–";
   byId("facts").textContent = "";
   byId("error").hidden = true;
-  bars(new Array(byId("bars").children.length || 10).fill(0), -1);
+  if (digits) bars(new Array(10).fill(0), Array.from({ length: 10 }, (_, digit) => String(digit)));
+  else byId("bars").replaceChildren();
 }
 
 function fail(error) {
@@ -103,6 +116,7 @@ function place(event) {
 }
 
 pad.addEventListener("pointerdown", (event) => {
+  if (!digits) return;
   hideCursor();
   pad.setPointerCapture(event.pointerId);
   pen = place(event);
@@ -119,13 +133,13 @@ pad.addEventListener("pointermove", (event) => {
 });
 for (const kind of ["pointerup", "pointercancel"]) {
   pad.addEventListener(kind, () => {
-    if (pen) ask(greyOf(pad));
+    if (pen) askPad();
     pen = null;
   });
 }
 
 pad.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!digits || event.ctrlKey || event.metaKey || event.altKey) return;
   const direction = KEYS[event.key];
   if (direction) {
     hideCursor();
@@ -144,10 +158,10 @@ pad.addEventListener("keydown", (event) => {
     return;
   }
   event.preventDefault();
-  ask(greyOf(pad));
+  askPad();
   showCursor();
 });
-pad.addEventListener("focus", () => { if (pad.matches(":focus-visible")) showCursor(); });
+pad.addEventListener("focus", () => { if (digits && pad.matches(":focus-visible")) showCursor(); });
 pad.addEventListener("blur", hideCursor);
 
 function showCursor() {
@@ -176,36 +190,11 @@ async function take(file) {
     fail(new Error(`${file.name} is no picture that this browser can read.`));
     return;
   }
-  const scale = Math.min(1, MAX_SIDE / Math.max(picture.width, picture.height));
-  const canvas = element("canvas", {
-    width: Math.max(1, Math.round(picture.width * scale)),
-    height: Math.max(1, Math.round(picture.height * scale)),
-  });
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
   clear();
-  const fit = Math.min(pad.width / canvas.width, pad.height / canvas.height);
-  const [width, height] = [canvas.width * fit, canvas.height * fit];
-  ink.drawImage(canvas, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-  await ask(greyOf(canvas));
-}
-
-/** Grey levels as Pillow makes them of colours; what is transparent, on what it stands out from. */
-function greyOf(canvas) {
-  const { width, height } = canvas;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-  let mass = 0, opaque = 0;
-  const levels = new Float64Array(width * height);
-  for (let at = 0; at < levels.length; at++) {
-    const [red, green, blue, alpha] = data.subarray(4 * at, 4 * at + 4);
-    levels[at] = Math.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536);
-    mass += levels[at] * alpha;
-    opaque += alpha;
-  }
-  const ground = mass / Math.max(opaque, 1) < 127.5 ? 255 : 0;
-  return Array.from({ length: height }, (_, y) => Array.from({ length: width }, (_, x) => {
-    const alpha = data[4 * (y * width + x) + 3] / 255;
-    return Math.round(levels[y * width + x] * alpha + ground * (1 - alpha));
-  }));
+  const fit = Math.min(pad.width / picture.width, pad.height / picture.height);
+  const [width, height] = [picture.width * fit, picture.height * fit];
+  ink.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
+  await ask(file);
 }
 
 byId("file").addEventListener("change", (event) => {
@@ -225,12 +214,19 @@ for (const kind of ["dragover", "drop", "dragleave"]) {
 async function showSamples() {
   const response = await fetch("samples.json").catch(() => null);
   if (!response?.ok) return; // the model brings no samples along
-  const { height, width, samples } = await response.json();
-  if (height !== model.height || width !== model.width) return;
-  byId("sample-list").replaceChildren(...samples.map(({ label, pixels }, at) => {
+  const { height, width, channels, digits: drawn, samples } = await response.json();
+  if (height !== model.height || width !== model.width || channels !== model.channels) return;
+  digits = drawn;
+  document.documentElement.classList.toggle("photos", !digits);
+  if (!digits) document.title = byId("title").textContent = "Show a picture";
+  reset();
+  byId("sample-list").replaceChildren(...samples.map(({ name, pixels }, at) => {
     const values = Uint8Array.from(atob(pixels), (character) => character.charCodeAt(0));
-    const image = Array.from({ length: height }, (_, y) => [...values.subarray(y * width, (y + 1) * width)]);
-    const button = element("button", { type: "button", title: `Sample ${at + 1}, a ${label}` });
+    const image = Array.from({ length: height }, (_, y) => Array.from({ length: width }, (_, x) => {
+      const place = (y * width + x) * channels;
+      return channels === 1 ? values[place] : [...values.subarray(place, place + channels)];
+    }));
+    const button = element("button", { type: "button", title: `Sample ${at + 1}: ${name}` });
     const canvas = element("canvas", { width, height });
     paint(canvas, image);
     button.append(canvas);
@@ -239,12 +235,11 @@ async function showSamples() {
       clear();
       ink.imageSmoothingEnabled = false;
       ink.drawImage(canvas, 0, 0, pad.width, pad.height);
-      const number = ++last;
-      show(number, image).catch((error) => { if (number === last) fail(error); });
+      canvas.toBlob(ask);
     });
     return button;
   }));
-  byId("samples").hidden = false;
+  byId("samples").hidden = !samples.length;
 }
 
 // Small things.
@@ -254,7 +249,7 @@ function paint(canvas, image) {
   canvas.width = image[0].length;
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(canvas.width, canvas.height);
-  image.flat().forEach((value, at) => pixels.data.set([value, value, value, 255], 4 * at));
+  image.flat().forEach((value, at) => pixels.data.set([...(value.length ? value : [value, value, value]), 255], 4 * at));
   context.putImageData(pixels, 0, 0);
 }
 

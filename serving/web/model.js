@@ -9,12 +9,22 @@ export class Model {
   /** Ask which version serves and what it takes. */
   async refresh() {
     const { model_spec: spec, metadata } = await request(`${this.path}/metadata`);
-    const signature = metadata.signature_def.signature_def.pixels;
-    if (!signature?.inputs.image) throw new Error("This model takes no arrays of pixels.");
-    const [, height, width] = signature.inputs.image.tensor_shape.dim.map(({ size }) => Number(size));
-    this.version = spec.version;
-    this.height = height;
-    this.width = width;
+    const signatures = metadata.signature_def.signature_def;
+    if (!signatures.decode || !signatures.pixels) {
+      throw new Error("This model does not say what it gets of a picture: it has no signatures decode and pixels.");
+    }
+    const [, height, width, channels] = signatures.pixels.inputs.image.tensor_shape.dim.map(({ size }) => Number(size));
+    Object.assign(this, { version: spec.version, height, width, channels: channels ?? 1 });
+  }
+
+  /**
+   * Ask what the network gets of a picture file.
+   * @param {Blob} file
+   * @returns {{image: number[][], names: string[]}} rows of pixels, and the names of all classes
+   */
+  async decode(file) {
+    const { row } = await this.ask("decode", { b64: await base64(file) });
+    return row;
   }
 
   /**
@@ -23,22 +33,37 @@ export class Model {
    * @returns {{probabilities: number[], version: string, milliseconds: number}}
    */
   async predict(image) {
+    const began = performance.now();
+    const { row: { probabilities }, version } = await this.ask("pixels", { image });
+    return { probabilities, version, milliseconds: performance.now() - began };
+  }
+
+  async ask(signature, instance) {
     for (let again = false; ; again = true) {
       // By number, so that the version shown is the one that answered.
       const version = this.version;
-      const began = performance.now();
       try {
-        const { predictions: [{ probabilities }] } = await request(`${this.path}/versions/${version}:predict`, {
-          signature_name: "pixels",
-          instances: [{ image }],
+        const { predictions: [row] } = await request(`${this.path}/versions/${version}:predict`, {
+          signature_name: signature,
+          instances: [instance],
         });
-        return { probabilities, version, milliseconds: performance.now() - began };
+        return { row, version };
       } catch (error) {
         if (error.status !== 404 || again) throw error;
         await this.refresh(); // a newer version has taken its place
       }
     }
   }
+}
+
+async function base64(file) {
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+  return url.slice(url.indexOf(",") + 1);
 }
 
 async function request(path, body) {

@@ -69,7 +69,7 @@ def test_a_folder_as_json(query: Query, pictures: Path, served: Served) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert [Path(result["image"]).name for result in results] == ["a.JPG", "b.png"]
-    assert [result["digit"] for result in results] == [7, 2]
+    assert [result["class"] for result in results] == [7, 2]
     for result in results:
         assert result["label"] is None
         assert result["version"] == served.version
@@ -77,7 +77,7 @@ def test_a_folder_as_json(query: Query, pictures: Path, served: Served) -> None:
         assert (
             max(result["probabilities"])
             == result["probability"]
-            == result["probabilities"][result["digit"]]
+            == result["probabilities"][result["class"]]
         )
         assert result["latency_ms"] > 0
 
@@ -89,7 +89,7 @@ def test_digits_of_the_test_set_come_with_their_labels(
     results = json.loads(query("--json", *arguments).stdout)
     assert [result["image"] for result in results] == ["test 3", "test 0", "test 12"]
     assert [result["label"] for result in results] == digits[1][[3, 0, 12]].tolist()
-    assert [result["digit"] for result in results] == digits[1][[3, 0, 12]].tolist()
+    assert [result["class"] for result in results] == digits[1][[3, 0, 12]].tolist()
 
 
 def test_standard_input_and_the_table(query: Query, pictures: Path) -> None:
@@ -107,16 +107,31 @@ def test_standard_input_and_the_table(query: Query, pictures: Path) -> None:
     assert text.rstrip().splitlines()[-1].startswith("answered by version ")
 
 
-def test_without_centring_the_picture_must_fit(
+def test_the_likeliest_classes_have_their_names(
     query: Query, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
-    Image.fromarray(digits[0][0][:, :20]).save(tmp_path / "narrow.png")
-    (result,) = json.loads(query("--no-center", "--json", str(tmp_path / "seven.png")).stdout)
-    assert result["digit"] == 7
-    message = failure(query("--no-center", str(tmp_path / "narrow.png")))
-    assert "narrow.png: 28 x 20 pixels" in message
-    assert "takes 28 x 28" in message
+    (result,) = json.loads(query("--top", "3", "--json", str(tmp_path / "seven.png")).stdout)
+    assert (result["class"], result["name"]) == (7, "7")
+    assert result["top"][0]["name"] == "7"
+    shares = [each["probability"] for each in result["top"]]
+    assert shares == sorted(result["probabilities"], reverse=True)[:3]
+    rows = query("--top", "3", str(tmp_path / "seven.png")).stdout.decode().splitlines()
+    assert len(rows) == 5
+    assert rows[0].split() == ["image", "class", "probability", "ms"]
+
+
+def test_what_is_shown_is_what_the_network_gets(
+    query: Query, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """The test set's own picture, and the same one as a photo."""
+    Image.fromarray(255 - np.kron(digits[0][0], np.ones((9, 9), np.uint8))).save(tmp_path / "photo.png")
+    drawn = query("--show", "--test-index", "0", str(tmp_path / "photo.png")).stdout.decode()
+    photo, own = drawn.split("image  ")[0].split("test 0\n")
+    lines = own.splitlines()
+    assert len(lines) == 28
+    same = sum(one == other for one, other in zip(photo.splitlines()[1:], lines, strict=True))
+    assert same >= 20
 
 
 @pytest.mark.parametrize(
@@ -124,10 +139,10 @@ def test_without_centring_the_picture_must_fit(
     [
         ([], "no picture"),
         (["missing.png"], "missing.png: No such file"),
-        (["{pictures}/notes.txt"], "notes.txt: neither a PNG nor a JPEG"),
-        (["{empty}"], "no PNG or JPEG file in this folder"),
+        (["{pictures}/notes.txt"], "notes.txt: Unknown image file format"),
+        (["{empty}"], "no PNG, JPEG, WEBP, BMP or GIF file in this folder"),
         (["{blank}"], "blank.png: blank"),
-        (["-"], "standard input: neither"),
+        (["-"], "standard input: Input is empty"),
         (["--test-index", "10000"], "has 10000 images"),
         (["--test-index", "0", "--data-dir", "nowhere"], "nowhere: there is no such folder"),
         (["--test-index", "0", "--model", "nobody"], "Servable not found for request: Latest(nobody)"),
@@ -158,11 +173,12 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_answered(
     done = query("--json", str(pictures))
 
     assert done.returncode == 1
-    assert [result["digit"] for result in json.loads(done.stdout)] == [7, 2]
-    broken, folder, blank = done.stderr.decode().splitlines()
-    assert broken.startswith(f"mnist: {pictures}/broken.png: broken: ")
+    assert [result["class"] for result in json.loads(done.stdout)] == [7, 2]
+    folder, blank, broken = done.stderr.decode().splitlines()
     assert folder == f"mnist: {pictures}/folder.png: Is a directory"
     assert blank == f"mnist: {pictures}/aa-blank.png: blank: no digit to be seen"
+    assert broken.startswith(f"mnist: {pictures}/broken.png: ")
+    assert "PNG" in broken
 
 
 @pytest.mark.parametrize("host", ["localhost:{rest}", "http://localhost:{rest}", "127.0.0.1:{grpc}"])
@@ -174,7 +190,7 @@ def test_an_address_may_have_its_port(host: str, served: Served, pictures: Path)
         command, env=os.environ | {"http_proxy": "http://127.0.0.1:9"}, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [result["digit"] for result in json.loads(done.stdout)] == [2]
+    assert [result["class"] for result in json.loads(done.stdout)] == [2]
 
 
 def test_nobody_listening_is_one_line_and_soon() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from trainer import features
+from trainer import features, pictures
+from trainer.features import ImageShape
 
 
 class Means(tf.Module):
@@ -21,6 +22,18 @@ class Means(tf.Module):
         self.pixels = tf.function(self._pixels).get_concrete_function(
             tf.TensorSpec([None, *images.shape[1:]], tf.uint8, name=features.IMAGE)
         )
+        self._shape = ImageShape(*images.shape[1:])
+        files = tf.TensorSpec([None], tf.string, name=features.IMAGE_BYTES)
+        self.decode = tf.function(self._decode, autograph=False).get_concrete_function(files)
+        self.files = tf.function(self._files, autograph=False).get_concrete_function(files)
+
+    def _decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = pictures.decode_files(image_bytes, self._shape, features.FIT_CENTER)[..., 0]
+        names = tf.constant([f"mean {label}" for label in range(self.means.shape[0])])
+        return {features.IMAGE: images, features.NAMES: tf.tile(names[None], [tf.shape(images)[0], 1])}
+
+    def _files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._pixels(self._decode(image_bytes)[features.IMAGE])
 
     def _pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         flat = tf.reshape(tf.cast(image, tf.float32) / 255, [-1, self.means.shape[1]])
@@ -34,5 +47,10 @@ class Means(tf.Module):
 def save(folder: Path, images: np.ndarray, labels: np.ndarray) -> Means:
     """Write the model and give it back."""
     model = Means(images, labels)
-    tf.saved_model.save(model, str(folder), {features.SIGNATURE_PIXELS: model.pixels})
+    signatures = {
+        features.SIGNATURE_PIXELS: model.pixels,
+        features.SIGNATURE_DECODE: model.decode,
+        features.SIGNATURE_IMAGE_BYTES: model.files,
+    }
+    tf.saved_model.save(model, str(folder), signatures)
     return model

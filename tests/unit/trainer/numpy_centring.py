@@ -1,100 +1,28 @@
-"""From a picture of a digit to what the model was trained on: grey, centred, scaled as MNIST was.
+"""What trainer.centring does, in NumPy: the program that `mnist query` had before the graph did it.
 
-MNIST's digits were scaled into a box of 20 x 20 pixels, their aspect ratio kept, and put into a field of
-28 x 28 so that their centre of mass is its centre (http://yann.lecun.com/exdb/mnist). Of the 10,000 test
-digits, 9,997 fill their box, and the centre of mass of all rounds to pixel (14, 14).
-
-`web/digit.js` does the same for the page; a test holds the two together.
+The oracle of test_centring.py.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float64]
 
-BOX_SHARE = 20 / 28  # of the field's side
-THINNEST, STROKE = 0.9, 2.0  # pixels of the field: no test digit's stroke is thinner; most are wider
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-MAX_PIXELS = 50_000_000  # a picture that claims more is not decoded
-_FAINT = 8  # of 255 grey levels: a picture with less contrast is blank
-_NOISE_QUANTILE = 0.95  # of the ink on the frame, where the ground is
-_NOISE_MARGIN = 2.5  # noise is at most so many times that: 4 standard deviations where it is Gaussian
-_MAX_NOISE = 0.4  # of the peak, should the digit itself lie on the frame
-_TRACE = 0.08  # of the peak: rows of fainter ink are not the digit's, but what JPEG leaves around it
-_TRIM = 0.002  # share of a noisy picture's ink that is cut off at each side of the digit
+BOX_SHARE = 20 / 28
+THINNEST, STROKE = 0.9, 2.0
+_FAINT = 8
+_NOISE_QUANTILE = 0.95
+_NOISE_MARGIN = 2.5
+_MAX_NOISE = 0.4
+_TRACE = 0.08
+_TRIM = 0.002
 
 
-class ImageError(ValueError):
-    """A picture that cannot be used: one line that says why."""
-
-
-def read(file: Path | bytes) -> UInt8:
-    """Decode a PNG or JPEG file.
-
-    A transparent picture is laid on whichever of black and white its opaque pixels differ from more.
-
-    Args:
-        file: a path, or the content of a file.
-
-    Returns:
-        Grey levels, uint8 [height, width].
-
-    Raises:
-        ImageError: where it is no PNG or JPEG, is broken or has more than MAX_PIXELS.
-        OSError: where the file cannot be read.
-    """
-    content = file.read_bytes() if isinstance(file, Path) else file
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"{image.width} x {image.height} pixels: more than {MAX_PIXELS:,}")
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
-                    return _eight_bits(np.asarray(upright))
-                if upright.has_transparency_data:
-                    return _opaque(upright.convert("RGBA"))
-                return np.asarray(upright.convert("L"))
-    except UnidentifiedImageError:
-        raise ImageError("neither a PNG nor a JPEG picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"broken: {error}") from None
-
-
-def _eight_bits(deep: NDArray) -> UInt8:
-    """Grey levels of 16 bits, which Pillow's own conversion would cut off at 255."""
-    return np.asarray(deep.clip(0, 65535) // 257, np.uint8)
-
-
-def _opaque(image: Image.Image) -> UInt8:
-    grey = np.asarray(image.convert("L"), np.float64)
-    alpha = np.asarray(image.getchannel("A"), np.float64) / 255
-    mean = (grey * alpha).sum() / max(alpha.sum(), 1)
-    ground = 255 if mean < 127.5 else 0
-    return np.asarray(np.rint(grey * alpha + ground * (1 - alpha)), np.uint8)
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The PNG and JPEG files in a folder, by their names' endings, sorted; hidden files are none.
-
-    macOS leaves a hidden `._name.png`, which is no picture, beside each one that it copies.
-    """
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+class BlankError(ValueError):
+    """There is nothing to be seen."""
 
 
 def normalise(grey: NDArray, height: int, width: int) -> UInt8:
@@ -109,7 +37,7 @@ def normalise(grey: NDArray, height: int, width: int) -> UInt8:
         uint8 [height, width], the digit's brightest pixel at 255.
 
     Raises:
-        ImageError: where there is nothing to be seen.
+        BlankError: where there is nothing to be seen.
     """
     ink, noisy = _ink(np.asarray(grey, np.float64))
     trim = _TRIM if noisy else 0.0
@@ -129,7 +57,7 @@ def _ink(grey: Float) -> tuple[Float, bool]:
     ink = (signed if lighter else -signed).clip(0)
     peak = ink.max()
     if peak < _FAINT:
-        raise ImageError("blank: no digit to be seen")
+        raise BlankError("blank: no digit to be seen")
     on_frame = np.sort(np.concatenate([ink[0], ink[-1], ink[1:-1, 0], ink[1:-1, -1]]))
     quantile = on_frame[int(_NOISE_QUANTILE * (len(on_frame) - 1))]
     noise = min(_NOISE_MARGIN * quantile, _MAX_NOISE * peak)

@@ -1,0 +1,15 @@
+"""What TensorFlow says, without the names of the graph's nodes around it."""
+
+from __future__ import annotations
+
+import re
+
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\](?=\s|$)", re.DOTALL)
+_NODE = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]")
+
+
+def reason(text: str) -> str:
+    """One line for a person: of an assertion its own words."""
+    asserted = _ASSERTION.search(text)
+    words = asserted[1] if asserted else _NODE.sub("", text)
+    return " ".join(words.split())
