@@ -27,7 +27,7 @@ from components.serving_validator.executor import Executor
 from components.shared import classifier, names
 from serving.client import Client
 from serving.protocol.errors import Code, ServingError
-from trainer import features, warmup
+from trainer import features, pictures, warmup
 from trainer.features import ImageInput, ImageShape
 
 CLASSES = 10
@@ -57,8 +57,12 @@ class Candidate(tf.Module):
         return self._answer(tf.cast(tf.round(image * 255), tf.uint8))
 
     def _files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        decode = tf.io.decode_bmp if self._fault == "wrong decoder" else tf.io.decode_png
-        return self._answer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8))
+        if self._fault == "wrong decoder":
+            return self._answer(tf.map_fn(tf.io.decode_bmp, image_bytes, fn_output_signature=tf.uint8))
+        return self._answer(pictures.decode_files(image_bytes, ImageShape(28, 28), "stretch"))
+
+    def _decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {features.IMAGE: pictures.decode_files(image_bytes, ImageShape(28, 28), "stretch")[..., 0]}
 
     def _examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
@@ -73,6 +77,10 @@ class Candidate(tf.Module):
             ),
             features.SIGNATURE_IMAGE_BYTES: (
                 self._files,
+                tf.TensorSpec(**strings, name=features.IMAGE_BYTES),
+            ),
+            features.SIGNATURE_DECODE: (
+                self._decode,
                 tf.TensorSpec(**strings, name=features.IMAGE_BYTES),
             ),
             features.SIGNATURE_FLOATS: (
