@@ -34,12 +34,12 @@ PAGES = {
         "kubeflow.cli.compile:compile_command",
         "Compile the pipeline for open-source Kubeflow Pipelines.",
     ),
-    "data": Page("pipeline.cli.data:data", "Data sets: fetch and check."),
+    "data": Page("pipeline.cli.data:data", "Data sets: fetch, make and check."),
     "kubeflow": Page("kubeflow.cli.kubeflow:kubeflow", "Runs of a compiled pipeline."),
     "monitor": Page(
         "pipeline.cli.monitor:monitor", "Compare logged requests with what the model was trained on."
     ),
-    "query": Page("pipeline.cli.query:query", "Ask a model server which digits are on pictures."),
+    "query": Page("pipeline.cli.query:query", "Ask a model server what is on pictures."),
     "report": Page("pipeline.cli.report:report", "Find the report of a run and print its path."),
     "rollback": Page(
         "pipeline.cli.rollback:rollback",

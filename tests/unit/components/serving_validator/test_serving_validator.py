@@ -201,7 +201,7 @@ def test_a_good_model_is_blessed_and_pushed(
     assert blessing.get_int_custom_property("blessed") == 1
     assert (Path(blessing.uri) / executor.BLESSED_FILE).exists()
     assert report["examples"] == 20
-    assert report["warmup_requests"] == 8
+    assert report["warmup_requests"] == 10
     assert set(report["latency_ms"]) == {"rest", "grpc"}
     assert all(0 < taken < 5_000 for taken in report["latency_ms"].values())
     assert is_pushed(tmp_path, blessing)
