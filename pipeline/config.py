@@ -249,6 +249,7 @@ class TrainerConfig(_RecipeFields):
         None, description="names of variables there, by those here; None: the same"
     )
     evaluate_only: bool = Field(False, description="make no step: measure and export what is there")
+    base_fingerprint: str = Field("", description="SHA-256 of the files of the base, for the cache")
     gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
     checkpoint_dir: PlainPath = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"

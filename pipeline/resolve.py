@@ -5,6 +5,7 @@ TensorFlow is imported for a function of the user's alone.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -44,9 +45,9 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
 
     Raises:
         ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model, or
-            `trainer.warm_start_from` nothing to begin with.
+            `trainer.warm_start_from` nothing to begin with, or a file of `trainer.base` is missing.
     """
-    config = warm_start.on_this_machine(_with_baseline(config))
+    config = warm_start.on_this_machine(_with_base(_with_baseline(config)))
     return with_facts(config, folder).replace("data", uri=str(folder.absolute()))
 
 
@@ -84,6 +85,22 @@ def _with_baseline(config: PipelineConfig) -> PipelineConfig:
     return config.replace("baseline", uri=uri, fingerprint=model_store.fingerprint(folder))
 
 
+def _with_base(config: PipelineConfig) -> PipelineConfig:
+    """Files of `trainer.base` and `trainer.base_weights`, where another content is another training."""
+    found: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for name in ("base", "base_weights"):
+        given = getattr(config.trainer, name)
+        if not given or (name == "base" and not given.endswith(".keras")):
+            continue
+        file = Path(given).expanduser().absolute()
+        if not file.is_file():
+            raise ConfigError(f"trainer.{name}={given}: there is no such file")
+        digest.update(file.read_bytes())
+        found[name] = str(file)
+    return config.replace("trainer", **found, base_fingerprint=digest.hexdigest()) if found else config
+
+
 def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     """Put the hashes of the code and what the data are into the config; their URI stays.
 
@@ -114,6 +131,7 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     try:
         if not config.trainer.build_network:
             params.check_image_size(config.data.shape)
+            params.check_base()
         metrics = _check_functions(config, params)
         for name, setting in config.gates.metric_names.items():
             if name not in metrics:
@@ -130,7 +148,7 @@ def _check_functions(config: PipelineConfig, params: Params) -> Sequence[str]:
     trainer = config.trainer
     own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
     start = trainer.warm_start_from if trainer.warm_start_fingerprint else None
-    if not any((*own, start, params.optimizer_arguments, params.schedule_arguments)):
+    if not any((*own, start, params.base, params.optimizer_arguments, params.schedule_arguments)):
         return METRICS
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES
     with (

@@ -34,12 +34,14 @@ class Split:
         size: examples.
         images: string [size], raw bytes; None where the split is streamed.
         labels: int64 [size]; None where the split is streamed.
+        computed: float32 [size, F], in place of images: see trainer.frozen.
     """
 
     files: tuple[str, ...]
     size: int
     images: tf.Tensor | None = None
     labels: tf.Tensor | None = None
+    computed: np.ndarray | None = None
 
 
 def read_split(patterns: Sequence[str], cache_bytes: int) -> Split:
@@ -98,6 +100,9 @@ def training_batches(
     Returns:
         A dataset of ({"image": float32 [batch_size, H, W, 1]}, int64 [batch_size]).
     """
+    if split.computed is not None:
+        chosen = _cached(split, seed).batch(batch_size, drop_remainder=True).skip(first_step)
+        return chosen.map(_computed(split), tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
     if split.images is None:
         raw = _streamed(split, seed).batch(batch_size, drop_remainder=True).map(_parse, tf.data.AUTOTUNE)
     else:
@@ -114,6 +119,10 @@ def evaluation_batches(split: Split, transform: tft.TFTransformOutput, batch_siz
     Returns:
         A dataset of ({"image": float32 [N, H, W, 1]}, int64 [N]); the last batch may be smaller.
     """
+    if split.computed is not None:
+        return (
+            tf.data.Dataset.range(split.size, output_type=tf.int32).batch(batch_size).map(_computed(split))
+        )
     if split.images is None:
         raw = _raw_batches(split.files).unbatch().batch(batch_size)
     else:
@@ -161,6 +170,21 @@ def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         return tf.gather(split.images, indices), tf.gather(split.labels, indices)
 
     return gather
+
+
+def _computed(split: Split) -> Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]:
+    """Indices to features and labels, read from where they are mapped into memory."""
+    computed, labels = split.computed, split.labels
+    assert computed is not None
+    assert labels is not None
+
+    def read(indices: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        rows = tf.numpy_function(computed.__getitem__, [indices], tf.float32, stateful=False)
+        return {features.IMAGE: tf.ensure_shape(rows, [None, computed.shape[1]])}, tf.gather(
+            labels, indices
+        )
+
+    return read
 
 
 def _streamed(split: Split, seed: int) -> tf.data.Dataset:

@@ -80,6 +80,7 @@ def fit(
         NonFiniteLossError: where the loss became NaN or infinite.
         ValueError: where the values to begin with do not fit the model.
     """
+    adapt_to(splits, model, params)
     checkpoint = store.latest()
     if start and not checkpoint:
         if start.goes_on:
@@ -87,7 +88,6 @@ def fit(
         else:
             start.apply(model)
     first_step = checkpoint.step if checkpoint else 0
-    adapt_to(splits, model, params)
     if first_step:
         _LOG.info("going on from step %d of an earlier run", first_step)
     steps_per_epoch = min(steps, math.ceil(splits.train.size / params.batch_size))
@@ -155,7 +155,7 @@ def measure(
     model: EstimatorModel,
     params: Params,
     splits: Splits,
-    start: Start,
+    start: Start | None,
     eval_steps: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def measure(
         model: compiled; has the values afterwards.
         params: the recipe.
         splits: the data.
-        start: the values.
+        start: the values; None: the model has them.
         eval_steps: how many validation batches to read; None or 0: all.
         callbacks: of the user's.
 
@@ -175,18 +175,20 @@ def measure(
     Raises:
         ValueError: where the values do not fit the model.
     """
-    start.apply(model)
-    if start.goes_on and params.weight_average:
+    step = start.step if start else 0
+    if start:
+        start.apply(model)
+    if start and start.goes_on and params.weight_average:
         model.optimizer.finalize_variable_values(model.network.trainable_variables)
     validation = _sharded(batches.evaluation_batches(splits.validation, splits.transform, EVAL_BATCH))
     measured = model.evaluate(
         validation, steps=eval_steps or None, callbacks=[*callbacks], verbose=0, return_dict=True
     )
     measured = {name: float(value) for name, value in measured.items()}
-    _LOG.info("step %d, validation: %s", start.step, in_words(measured))
-    training = {"resumed_at_step": start.step, "train_seconds": 0.0, "images_per_s": 0.0, "history": {}}
+    _LOG.info("step %d, validation: %s", step, in_words(measured))
+    training = {"resumed_at_step": step, "train_seconds": 0.0, "images_per_s": 0.0, "history": {}}
     counts = model.confusion.result().numpy() if model.confusion is not None else None
-    return _report(model, params, splits, start.step, measured, counts, training)
+    return _report(model, params, splits, step, measured, counts, training)
 
 
 def _report(
@@ -232,7 +234,7 @@ def _sharded(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def _preview(params: Params, splits: Splits) -> tf.Tensor | None:
     """Some training images as the recipe changes them, drawn by generators of their own."""
     layers = augmentation(params)
-    if not layers:
+    if not layers or splits.train.computed is not None:
         return None
     batches_of_a_few = batches.training_batches(
         splits.train, splits.transform, _PREVIEW_IMAGES, params.seed

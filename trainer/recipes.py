@@ -88,6 +88,11 @@ class Params(Mapping[str, Any]):
         label_smoothing: share of the target that is spread over all classes in training.
         precision: arithmetic of the training step; `auto` takes what is fastest on this machine.
         seed: of weights, shuffling, dropout and augmentation.
+        base: of the networks `retrain` and `pretrained`: a .keras file, or a name of keras.applications.
+        base_weights: file with the weights of one of keras.applications; empty: Keras's own cache.
+        base_input: what a .keras file gets: 0 … 255 as one of keras.applications.imagenet_utils's modes
+            makes it (tf, torch, caffe) or as it is (bytes), or 0 … 1 (unit); auto: by the network's name.
+        fine_tune: how many of the base's last layers with weights are trained too.
         validate_each_epoch: measure the validation split after each epoch; otherwise once, at the end.
         keep: export the weights of the last epoch, or of the one with the best validation accuracy.
         patience: stop after so many epochs without a better validation accuracy; 0: never.
@@ -123,6 +128,10 @@ class Params(Mapping[str, Any]):
     label_smoothing: Share = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    base: str = ""
+    base_weights: str = ""
+    base_input: Literal["auto", "tf", "torch", "caffe", "unit", "bytes"] = "auto"
+    fine_tune: Annotated[int, Field(ge=0)] = 0
     validate_each_epoch: bool = True
     keep: Literal["last", "best"] = "last"
     patience: Annotated[int, Field(ge=0)] = 0
@@ -144,8 +153,19 @@ class Params(Mapping[str, Any]):
             raise ValueError("exactly one of epochs and train_steps must be set")
         if (self.patience or self.keep == "best") and not self.validate_each_epoch:
             raise ValueError("patience and keep=best need validate_each_epoch")
+        if self.network == "retrain" and not self.fine_tune and self._moves_pixels:
+            raise ValueError(
+                "features of a frozen base are computed once, which of all augmentation allows flip alone: "
+                "set fine_tune, or leave the others out"
+            )
         if self.weight_average_grows and not self.weight_average:
             raise ValueError("weight_average_grows needs weight_average")
+
+    @property
+    def _moves_pixels(self) -> bool:
+        """Whether an augmentation besides flip changes training images."""
+        deformed = self.rotation or self.scale or self.shear or self.elastic
+        return bool(deformed or self.shift or self.crop or self.brightness or self.contrast)
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of a whole run over a training split of `examples` examples; at least one."""
@@ -162,9 +182,27 @@ class Params(Mapping[str, Any]):
         """
         if not (objection := self._objection(shape.height, shape.width)):
             return
-        fitting = [name for name, make in RECIPES.items() if not make()._objection(*shape[:2])]
+        fitting = [
+            name
+            for name, make in RECIPES.items()
+            if not NETWORKS[make().network].needs_base and not make()._objection(*shape[:2])
+        ]
         advice = f"take recipe {' or '.join(fitting)}, or " if fitting else ""
         raise ValueError(f"images of {shape} are too {objection}: {advice}set data.size")
+
+    def check_base(self) -> None:
+        """Refuse a recipe that retrains nothing.
+
+        Raises:
+            ValueError: one line that says what to set.
+        """
+        if NETWORKS[self.network].needs_base and not self.base:
+            raise ValueError(
+                f"the network {self.network!r} needs trainer.base: a .keras file, or a name of "
+                "keras.applications such as MobileNetV2"
+            )
+        if self.base and not NETWORKS[self.network].needs_base:
+            raise ValueError(f"the network {self.network!r} has no base: take recipe retrain")
 
     def _objection(self, height: int, width: int) -> str:
         """Why images of that size are too small or too large; empty where they are not."""
@@ -330,6 +368,27 @@ def cifar_tutorial() -> Params:
     )
 
 
+def retrain() -> Params:
+    """New categories for a network that was trained before: its features, and a new last layer.
+
+    `--set trainer.base=FILE.keras`, or a name of keras.applications; a few dozen pictures of each class do.
+    """
+    return Params(
+        network="retrain",
+        batch_size=100,
+        epochs=40,
+        optimizer="adamw",
+        learning_rate=0.01,
+        schedule="one_cycle",
+        warmup=0.1,
+        weight_decay=1.0,
+        dropout=0.7,
+        flip=True,
+        mirror=True,
+        validate_each_epoch=False,
+    )
+
+
 RECIPES = {
     "tutorial": tutorial,
     "fast": fast,
@@ -337,6 +396,7 @@ RECIPES = {
     "residual": residual,
     "cifar": cifar,
     "cifar-tutorial": cifar_tutorial,
+    "retrain": retrain,
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, features, run_metrics, samples, signatures, warmup
+from trainer import devices, features, frozen, run_metrics, samples, signatures, warmup
 from trainer.batches import cache_budget_bytes, evaluation_batches, read_split
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
 from trainer.estimator_model import EstimatorModel
 from trainer.fit import Splits, fit, measure
+from trainer.networks import NETWORKS
 from trainer.precision import precision_of
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
@@ -44,6 +46,7 @@ def run_fn(fn_args: FnArgs) -> None:
             trainer.user_functions;
             `run_config`, fields of trainer.estimator.RunConfig by name;
             `warm_start_from` and the settings next to it: what `base_model` is, see trainer.warm_start;
+            `base_fingerprint`, of the file that `base` of the recipe names;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
             `images`, what Transform's graph was told of them, and `class_names`, by label;
@@ -84,22 +87,29 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     callbacks = functions.callbacks(params, config, traced)
     try:
-        if start and not start.trains:
+        if not NETWORKS[params.network].trains or (start and not start.trains):
             metrics = measure(trained, params, splits, start, fn_args.eval_steps, callbacks)
         else:
-            metrics = fit(
-                trained,
-                params,
-                splits,
-                steps,
-                store,
-                config,
-                fn_args.eval_steps,
-                callbacks,
-                traced.logged,
-                summaries=functions.own and config.is_chief,
-                start=start,
-            )
+            with tempfile.TemporaryDirectory() as folder:
+                fitted, seen = trained, splits
+                if frozen.is_frozen(trained.given_network):
+                    seen = frozen.compute(trained, params, splits, folder)
+                    with strategy.scope():
+                        fitted = functions.head(trained, params, image_shape, classes, steps, config)
+                metrics = fit(
+                    fitted,
+                    params,
+                    seen,
+                    steps,
+                    store,
+                    config,
+                    fn_args.eval_steps,
+                    callbacks,
+                    traced.logged,
+                    summaries=functions.own and config.is_chief,
+                    start=start,
+                )
+            metrics["train_examples"] = splits.train.size
     except NonFiniteLossError:
         store.remove()  # Going on from there would end the same way.
         raise
@@ -150,7 +160,8 @@ def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> st
         "settings": {
             name: value
             for name, value in settings.items()
-            if name in ("model_fn", "build_network", "callbacks", "code", *START_SETTINGS)
+            if name
+            in ("model_fn", "build_network", "callbacks", "code", "base_fingerprint", *START_SETTINGS)
         },
         "files": [(file, tf.io.gfile.stat(file).length) for file in splits.train.files],
     }

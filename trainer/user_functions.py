@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import dotted_path, features, model
+from trainer import dotted_path, features, frozen, model
 from trainer.estimator import RunConfig
 from trainer.estimator_model import EstimatorModel, Traced
 from trainer.features import ImageShape
@@ -106,6 +106,27 @@ class UserFunctions:
                 raise ValueError(f"trainer.callbacks: this is no keras.callbacks.Callback: {callback}")
         return [*made, *traced.callbacks, *(traced.chief_callbacks if config.is_chief else ())]
 
+    def head(
+        self,
+        trained: EstimatorModel,
+        params: Params,
+        shape: ImageShape,
+        num_classes: int,
+        steps: int,
+        config: RunConfig,
+    ) -> EstimatorModel:
+        """A compiled model of the layers after a frozen base, which are those of `trained`."""
+        assert trained.given_network is not None
+        head = frozen.head_of(trained.given_network)
+        made = model.build_model(params, shape, num_classes, steps, self.model_fn, lambda *_: head, config)
+        if self.own:
+            made.trace(
+                {features.IMAGE: tf.TensorSpec(head.input.shape[1:], tf.float32)},
+                tf.TensorSpec([], tf.int64),
+                params.batch_size,
+            )
+        return made
+
     def in_float32(
         self,
         trained: EstimatorModel,
@@ -151,7 +172,7 @@ def check(
     functions = UserFunctions.load(settings)
     build_optimizer(params, steps=1)
     start = Start.of(settings, start_folder)
-    if not functions.own and not start:
+    if not functions.own and not start and not params.base:
         return features.METRICS
     config = RunConfig(tf_random_seed=params.seed)
     made, traced = functions.build(params, shape, num_classes, 1, config)

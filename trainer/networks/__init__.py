@@ -20,11 +20,15 @@ class Network:
             features [N, F], the input of the last layer.
         smallest_image: pixels in each direction that it takes at least: its layers make images smaller.
         largest_image: the most that it takes; None: it follows the size.
+        needs_base: whether it stands on a network that was trained before.
+        trains: whether any of its weights are to be trained.
     """
 
     module: str
     smallest_image: int
     largest_image: int | None = None
+    needs_base: bool = False
+    trains: bool = True
 
     def takes(self, height: int, width: int) -> bool:
         """Whether images of that size can go through its layers."""
@@ -49,4 +53,5 @@ NETWORKS: Mapping[str, Network] = {
     "residual": Network("trainer.networks.residual", smallest_image=16),
     "cifar": Network("trainer.networks.cifar", smallest_image=16, largest_image=64),
     "cifar_tutorial": Network("trainer.networks.cifar_tutorial", smallest_image=8, largest_image=64),
+    "retrain": Network("trainer.networks.retrain", smallest_image=1, needs_base=True),
 }

@@ -248,3 +248,16 @@ def test_a_gate_on_a_metric_of_ones_own_passes() -> None:
     settings = ["gates.metrics.accuracy=0.9", "trainer.model_fn=tests.unit.trainer.own_model.model_fn"]
     config = with_settings(PipelineConfig(), [*settings, "gates.metrics_at_most.loss=0.5"])
     assert with_facts(config, None).gates.metric_names.keys() == {"accuracy", "loss"}
+
+
+def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_path: Path) -> None:
+    config = PipelineConfig().replace("trainer", recipe="retrain", base="no/such.keras")
+    with pytest.raises(ConfigError, match=r"trainer.base=no/such.keras: there is no such file"):
+        for_this_machine(config, small)
+    (tmp_path / "such.keras").write_bytes(b"no network")
+    with pytest.raises(ConfigError, match=r"trainer.base=.*such.keras: "):
+        for_this_machine(config.replace("trainer", base=str(tmp_path / "such.keras")), small)
+    with pytest.raises(ConfigError, match=r"needs trainer.base: a .keras file, or a name"):
+        for_this_machine(PipelineConfig().replace("trainer", recipe="retrain"), small)
+    with pytest.raises(ConfigError, match=r"fetch https://.* or set trainer.base_weights"):
+        for_this_machine(config.replace("trainer", base="MobileNet"), small)

@@ -1,0 +1,102 @@
+"""Features that are computed once, and the layers after them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training_data import Dataset
+from trainer import batches, features, frozen, model
+from trainer.features import ImageShape
+from trainer.fit import Splits
+from trainer.networks.retrain import FEATURES
+from trainer.recipes import Params, resolve
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    images = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(6, 3, name="conv")(images)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2")(x)
+    path = tmp_path_factory.mktemp("base") / "base.keras"
+    keras.Model(images, x, name="small").save(path)
+    return str(path)
+
+
+def params(base: str, **fields: object) -> Params:
+    return resolve("retrain", base=base, base_input="unit", precision="float32", **fields)
+
+
+def test_only_the_new_layers_learn_unless_some_are_tuned(base: str) -> None:
+    def trained(**fields: object) -> list[str]:
+        network = model.build_network(params(base, **fields), ImageShape(10, 10, 1), 4)
+        assert frozen.is_frozen(network) == (not fields)
+        return [variable.path for variable in network.trainable_variables]
+
+    new = ["scale/gamma", "scale/beta", "logits/kernel", "logits/bias"]
+    assert trained() == new
+    assert trained(fine_tune=1) == ["conv2/kernel", "conv2/bias", *new]
+    # Batch normalisation keeps what it was trained with.
+    assert trained(fine_tune=3) == ["conv/kernel", "conv/bias", "conv2/kernel", "conv2/bias", *new]
+
+
+def test_the_head_on_features_is_the_network_on_images(base: str, stripes: Dataset, tmp_path: Path) -> None:
+    chosen = params(base)
+    split = batches.read_split(stripes.patterns, 1 << 30)
+    splits = Splits(split, split, stripes.transform)
+    shape = ImageShape(*stripes.images.shape[1:], 1)
+    whole = model.build_model(chosen, shape, 7, steps=1)
+    network = whole.given_network
+    assert network is not None
+    network.get_layer("scale").moving_mean.assign(np.linspace(-1, 1, 8))
+
+    computed = frozen.compute(whole, chosen, splits, str(tmp_path))
+    head = frozen.head_of(network)
+
+    # Each image and its mirror image to train on; the means of both to validate with.
+    assert (computed.train.size, computed.validation.size) == (2 * split.size, split.size)
+    found = [
+        (inputs[features.IMAGE], labels)
+        for inputs, labels in batches.evaluation_batches(computed.validation, splits.transform, 50)
+    ]
+    images = [
+        (inputs[features.IMAGE], labels)
+        for inputs, labels in batches.evaluation_batches(split, splits.transform, 50)
+    ]
+    for (rows, labels), (pictures, same) in zip(found, images, strict=True):
+        np.testing.assert_array_equal(labels, same)
+        np.testing.assert_allclose(head(rows), network(pictures), atol=1e-4)
+    body = keras.Model(network.get_layer("with_mirror_images").output, network.get_layer(FEATURES).output)
+    train = computed.train.computed
+    assert train is not None
+    pictures = images[0][0]
+    np.testing.assert_allclose(train[:50], body(pictures), atol=1e-5)
+    np.testing.assert_allclose(train[split.size : split.size + 50], body(pictures[:, :, ::-1]), atol=1e-5)
+
+
+def test_training_batches_of_features_have_each_once_an_epoch(tmp_path: Path) -> None:
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (10, 3))
+    rows[:] = np.arange(10)[:, None]
+    split = batches.Split((), 10, None, keras.ops.arange(10, dtype="int64"), rows)
+
+    def some(first_step: int) -> list[np.ndarray]:
+        made = batches.training_batches(split, None, 5, seed=1, first_step=first_step)  # type: ignore[arg-type]
+        return [(inputs[features.IMAGE].numpy(), labels.numpy()) for inputs, labels in made.take(4)]
+
+    found = some(0)
+    for inputs, labels in found:
+        np.testing.assert_array_equal(inputs, np.repeat(labels[:, None], 3, axis=1))
+    epochs = [np.concatenate([found[at][1], found[at + 1][1]]) for at in (0, 2)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert list(epochs[0]) != list(epochs[1])
+    np.testing.assert_array_equal(some(2)[0][1], found[2][1])
+
+
+def test_what_features_that_are_computed_once_cannot_have_is_refused(base: str) -> None:
+    with pytest.raises(ValueError, match="computed once, which of all augmentation allows flip alone"):
+        params(base, shift=2)
+    assert params(base, shift=2, fine_tune=1).shift == 2
