@@ -12,7 +12,7 @@ IMAGE ?= $(PROGRAM)-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench conformance oracle image test-image lock clean help
+.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench bench-smoke conformance oracle image test-image lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -55,6 +55,11 @@ lint: $(READY)  ## format, lint, types, contracts between the rooms, declared pa
 
 bench: data  ## seconds per node, and the whole against a bare Keras script
 	@$(BIN)/python -m bench.run
+
+bench-smoke: data  ## two minutes of benchmarks: start-up, a whole run, the server
+	@$(BIN)/python -m bench.imports --times 1
+	@$(BIN)/python -m bench.run
+	@if command -v wrk && command -v h2load; then $(BIN)/python -m bench.serving --seconds 2; fi
 
 conformance: $(READY)  ## the server's conformance suite against a TF Serving: make conformance HOST=…
 	@CONFORMANCE_HOST=$(HOST) $(BIN)/pytest tests/integration/serving/test_conformance.py
