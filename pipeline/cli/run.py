@@ -19,7 +19,7 @@ from pipeline.cli.summary import show_outcome
 from pipeline.config import ConfigError, PipelineConfig, with_settings
 from pipeline.errors import INTERRUPTED, RefusedError, UserError
 from pipeline.history.run_id import new_run_id
-from pipeline.local import interruption
+from pipeline.local import interruption, unchanged
 from pipeline.local.outcome import Outcome
 from pipeline.nodes import NodeId
 from pipeline.runtime import environment, logs
@@ -158,13 +158,17 @@ def run_and_report(config: PipelineConfig, rerun: Collection[str] = ()) -> int:
 
         return session.run(config, view, run_id, rerun)
 
-    return with_live_view(config, work, show_outcome)
+    def at_once(view: RunView, run_id: str) -> Outcome | None:
+        return None if rerun else unchanged.run(config, view, run_id)
+
+    return with_live_view(config, work, show_outcome, at_once)
 
 
 def with_live_view(
     config: PipelineConfig,
     work: Callable[[RunView, str], R],
     show: Callable[[Console, R, Path], int],
+    at_once: Callable[[RunView, str], R | None] = lambda _view, _run_id: None,
 ) -> int:
     """Do some work of `pipeline.local.session` with a live view, the noise in a log file, and recovery.
 
@@ -172,6 +176,7 @@ def with_live_view(
         config: where the run takes place.
         work: gets the view and the run's id.
         show: gets the console, what `work` returned and the log, and returns the exit code.
+        at_once: does the work without TensorFlow and TFX where it can, and returns None elsewhere.
 
     Returns:
         The exit code.
@@ -190,12 +195,14 @@ def with_live_view(
         ):
             view = RunView(terminal)
             with view.live():
-                view.note("loading TensorFlow and TFX")
-                # Seconds; before it, everything that was given has been checked.
-                with environment.heavy_imports():
-                    from pipeline.local import session
-                began = True
-                result = work(view, run_id)
+                result = at_once(view, run_id)
+                if result is None:
+                    view.note("loading TensorFlow and TFX")
+                    # Seconds; before it, everything that was given has been checked.
+                    with environment.heavy_imports():
+                        from pipeline.local import session
+                    began = True
+                    result = work(view, run_id)
             if result.error is None:
                 return show(view.console, result, log)
         raise RefusedError(f"{result.error}; the log is {log}")

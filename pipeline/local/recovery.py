@@ -8,18 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration import metadata
-from tfx.orchestration.pipeline import Pipeline
 
-from pipeline.config import SCRATCH
+from pipeline.config import SCRATCH, PipelineConfig
+from pipeline.history.connection import connection_config
 from trainer.features import CHECKPOINT_FOLDER
 
 _UNFINISHED = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
 
 def clean_up(
-    connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path
+    connection: metadata_store_pb2.ConnectionConfig, pipeline_name: str, pipeline_root: Path
 ) -> list[int]:
     """Cancel executions that a killed run left unfinished and remove what it had written.
 
@@ -31,29 +31,28 @@ def clean_up(
     for folder in pipeline_root.glob(f"{SCRATCH}/*"):
         if folder != Path(tempfile.gettempdir()):  # that of this very run
             shutil.rmtree(folder, ignore_errors=True)
-    with metadata.Metadata(connection) as handle:
-        store = handle.store
-        context = store.get_context_by_type_and_name("pipeline", pipeline_name)
-        if context is None:
-            return []
-        stale = [
-            execution
-            for execution in store.get_executions_by_context(context.id)
-            if execution.last_known_state in _UNFINISHED
-        ]
-        for execution in stale:
-            # An execution's folders all end in its id: <node>/<output>/<id>, <node>/.system/…/<id>.
-            for pattern in (f"*/*/{execution.id}", f"*/.system/*/{execution.id}"):
-                for folder in pipeline_root.glob(pattern):
-                    _remove_all_but_checkpoints(folder)
-            execution.last_known_state = metadata_store_pb2.Execution.CANCELED
-        if stale:
-            store.put_executions(stale)
-        return [execution.id for execution in stale]
+    store = MetadataStore(connection)
+    context = store.get_context_by_type_and_name("pipeline", pipeline_name)
+    if context is None:
+        return []
+    stale = [
+        execution
+        for execution in store.get_executions_by_context(context.id)
+        if execution.last_known_state in _UNFINISHED
+    ]
+    for execution in stale:
+        # An execution's folders all end in its id: <node>/<output>/<id>, <node>/.system/…/<id>.
+        for pattern in (f"*/*/{execution.id}", f"*/.system/*/{execution.id}"):
+            for folder in pipeline_root.glob(pattern):
+                _remove_all_but_checkpoints(folder)
+        execution.last_known_state = metadata_store_pb2.Execution.CANCELED
+    if stale:
+        store.put_executions(stale)
+    return [execution.id for execution in stale]
 
 
 def forget_lost(
-    connection: metadata.ConnectionConfigType, pipeline_name: str, pipeline_root: Path
+    connection: metadata_store_pb2.ConnectionConfig, pipeline_name: str, pipeline_root: Path
 ) -> list[str]:
     """Make nodes run again whose results were deleted: they are no longer taken from the cache.
 
@@ -63,19 +62,24 @@ def forget_lost(
     Returns:
         The folders that went.
     """
-    with metadata.Metadata(connection) as handle:
-        context = handle.store.get_context_by_type_and_name("pipeline", pipeline_name)
-        artifacts = handle.store.get_artifacts_by_context(context.id) if context else []
+    store = MetadataStore(connection)
+    context = store.get_context_by_type_and_name("pipeline", pipeline_name)
     lost = []
-    for artifact in artifacts:
+    for artifact in store.get_artifacts_by_context(context.id) if context else []:
         folder = Path(artifact.uri)
-        if folder.is_relative_to(pipeline_root) and folder.is_dir() and _is_lost(artifact, folder):
+        if folder.is_dir() and is_lost(artifact, pipeline_root):
             shutil.rmtree(folder)
             lost.append(str(folder))
     return lost
 
 
-def _is_lost(artifact: metadata_store_pb2.Artifact, folder: Path) -> bool:
+def is_lost(artifact: metadata_store_pb2.Artifact, pipeline_root: Path) -> bool:
+    """Whether what a node wrote below the pipeline's root is no longer there, in part or as a whole."""
+    folder = Path(artifact.uri)
+    if not folder.is_relative_to(pipeline_root):
+        return False
+    if not folder.is_dir():
+        return True
     said = artifact.custom_properties
     if "pushed" in said and not said["pushed"].int_value:
         return False  # a refused model's artifact is empty
@@ -96,7 +100,7 @@ def _remove_all_but_checkpoints(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
-def clean_up_in_new_process(pipeline: Pipeline) -> None:
+def clean_up_in_new_process(config: PipelineConfig) -> None:
     """Replace this process, with all its threads, by one that repairs and exits with 130.
 
     A node runs in a thread that cannot be stopped; only then is it sure to write nothing more.
@@ -107,9 +111,9 @@ def clean_up_in_new_process(pipeline: Pipeline) -> None:
     for descriptor in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     arguments = [
-        pipeline.metadata_connection_config.SerializeToString().hex(),
-        pipeline.pipeline_info.pipeline_name,
-        pipeline.pipeline_info.pipeline_root,
+        connection_config(config).SerializeToString().hex(),
+        config.name,
+        str(config.pipeline_root),
     ]
     os.execv(sys.executable, [sys.executable, "-m", "pipeline.local.recovery", *arguments])
 

@@ -16,10 +16,10 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline import definition
 from pipeline.config import PipelineConfig
-from pipeline.history import records, report_page, verdict
-from pipeline.local import lock, overlap, recovery, runner
+from pipeline.history import records, report_page
+from pipeline.local import lock, outcome, overlap, recovery, runner, unchanged
 from pipeline.local.outcome import Outcome, Tuned
-from pipeline.nodes import NodeId, NodeState, Output
+from pipeline.nodes import NodeId, Output
 from pipeline.previous_data import with_previous_data
 
 T = TypeVar("T")
@@ -29,7 +29,8 @@ def run(
     config: PipelineConfig, observer: runner.Observer, run_id: str, rerun: Collection[str] = ()
 ) -> Outcome:
     """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
-    pipeline = definition.create_pipeline(with_previous_data(config))
+    config = with_previous_data(config)
+    pipeline = definition.create_pipeline(config)
 
     def work() -> Outcome:
         try:
@@ -43,9 +44,10 @@ def run(
 
     def finished() -> Outcome:
         nodes = overlap.NODES if config.overlap and overlap.room() else ()
-        outcome = _collect(pipeline, runner.run(pipeline, observer, run_id, parallel=nodes, rerun=rerun))
-        page = report_page.write(config, records.History(config).find(run_id))
-        return replace(outcome, report=page)
+        runner.run(pipeline, observer, run_id, parallel=nodes, rerun=rerun)
+        unchanged.remember(config, run_id)
+        ended = records.History(config).find(run_id)
+        return replace(outcome.of_run(ended), report=report_page.write(config, ended))
 
     return _guarded(Outcome, work)
 
@@ -65,12 +67,12 @@ def _guarded(failed: Callable[..., T], work: Callable[[], T]) -> T:
         return failed(error=f"{error.node} failed: {error}")
     except Exception as error:
         logging.exception("the run failed outside of its nodes")
-        return failed(error=f"the run failed: {type(error).__name__}: {error}".splitlines()[0])
+        return failed(error=outcome.unexpected(error))
 
 
 def clean_up_and_exit(config: PipelineConfig) -> None:
     """Clean up after an interrupted run; does not return."""
-    recovery.clean_up_in_new_process(definition.create_pipeline(config))
+    recovery.clean_up_in_new_process(config)
 
 
 def _only_output(
@@ -80,19 +82,6 @@ def _only_output(
     assert execution_id is not None
     (artifact,) = runner.output_artifacts(pipeline, execution_id, key)
     return artifact
-
-
-def _collect(pipeline: Pipeline, nodes: dict[str, runner.NodeRun]) -> Outcome:
-    only_output = functools.partial(_only_output, pipeline, nodes)
-    pushed = only_output(NodeId.PUSHER, Output.PUSHED_MODEL).custom_properties
-    judged = verdict.read(only_output(NodeId.EVALUATOR, Output.EVALUATION).uri)
-    served = only_output(NodeId.SERVING_VALIDATOR, Output.BLESSING).custom_properties
-    return Outcome(
-        verdict=judged,
-        not_servable=None if served["blessed"].int_value else served["reason"].string_value,
-        pushed=Path(pushed["pushed_destination"].string_value) if pushed["pushed"].int_value else None,
-        all_cached=all(node.state == NodeState.CACHED for node in nodes.values()),
-    )
 
 
 def _best(config: PipelineConfig, pipeline: Pipeline, nodes: dict[str, runner.NodeRun]) -> Tuned:

@@ -13,6 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.config import PipelineConfig
+from pipeline.history.connection import connection_config
 
 REPOSITORY = Path(__file__).parents[2]
 MNIST = str(Path(sys.prefix) / "bin/mnist")
@@ -120,6 +125,61 @@ def test_the_second_run_is_cached_whole(finished: Path, tiny_mnist_dir: Path) ->
     assert states(done) == dict.fromkeys(NODES, "cached")
     assert "everything from the cache" in done.stdout
     assert (tree(finished / "pipelines"), tree(finished / "serving")) == artifacts
+
+
+def test_a_run_with_nothing_changed_needs_no_tfx_and_is_recorded_as_tfx_records_it(
+    finished: Path, tiny_mnist_dir: Path
+) -> None:
+    """What is known before TFX is imported must lead to the same run as TFX's own cache."""
+    store = MetadataStore(connection_config(PipelineConfig(root=finished)))
+    ended, recorded = [], []
+    for forget in (False, True):
+        if forget:
+            last = newest_run(store)
+            last.custom_properties["unchanged"].string_value = ""
+            store.put_contexts([last])
+        done = run(finished, tiny_mnist_dir)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("loading TensorFlow and TFX" in done.stdout) == forget
+        ended.append(states(done))
+        recorded.append(records_of(store, newest_run(store)))
+    assert ended[0] == ended[1] == dict.fromkeys(NODES, "cached")
+    assert recorded[0] == recorded[1]
+
+
+def newest_run(store: MetadataStore) -> metadata_store_pb2.Context:
+    return max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
+
+
+def records_of(store: MetadataStore, run_context: metadata_store_pb2.Context) -> list[tuple[object, ...]]:
+    """All that ML Metadata holds of a run, but for the run's name, ids of executions, and times."""
+    return sorted(
+        (
+            execution.type,
+            execution.last_known_state,
+            str(sorted(execution.properties.items())),
+            str(sorted(execution.custom_properties.items())),
+            sorted(
+                (context.type, context.name)
+                for context in store.get_contexts_by_execution(execution.id)
+                if context.id != run_context.id
+            ),
+            sorted(
+                (event.type, event.artifact_id, event.path.SerializeToString())
+                for event in store.get_events_by_execution_ids([execution.id])
+            ),
+        )
+        for execution in store.get_executions_by_context(run_context.id)
+    )
+
+
+def test_a_pushed_model_that_was_deleted_is_pushed_again(finished: Path, tiny_mnist_dir: Path) -> None:
+    (version,) = (finished / "serving/mnist").iterdir()
+    shutil.rmtree(version)
+    done = run(finished, tiny_mnist_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done) == dict.fromkeys(NODES, "cached") | {"Pusher": "done", "ReportGen": "done"}
+    assert len(list((finished / "serving/mnist").iterdir())) == 1
 
 
 def test_other_data_in_the_same_folder_are_not_a_cache_hit(
