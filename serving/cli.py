@@ -12,7 +12,13 @@ from typing import NoReturn
 import click
 
 from serving.models.batching_parameters import BatchingParameters, Join
-from serving.models.config_file import ConfigFileError, ModelConfig, read_batching, read_models
+from serving.models.config_file import (
+    ConfigFileError,
+    ModelConfig,
+    folder_of,
+    read_batching,
+    read_models,
+)
 from serving.models.loader import Loading
 from serving.server.rest import Limits
 from serving.server.run import Addresses, ServerConfig, channel_arguments
@@ -29,10 +35,10 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--model-dir",
-    type=click.Path(path_type=Path),
-    default=Path("var/serving/mnist"),
+    default="var/serving/mnist",
     show_default=True,
-    help="Folder of the model's version folders; watched.",
+    metavar="FOLDER|URI",
+    help="Folder of the model's version folders, or s3://… or gs://…; watched.",
 )
 @click.option("--model-name", help="The model's name. [default: the name of its folder]")
 @click.option(
@@ -119,7 +125,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--quiet", is_flag=True, help="Warnings only.")
 def serve(
-    model_dir: Path,
+    model_dir: str,
     model_name: str | None,
     model_config_file: Path | None,
     host: str,
@@ -155,7 +161,8 @@ def serve(
         if model_config_file:
             models = read_models(model_config_file)
         else:
-            models = [ModelConfig(model_name or model_dir.absolute().name, model_dir.absolute())]
+            folder = folder_of(model_dir)
+            models = [ModelConfig(model_name or str(folder).rpartition("/")[2], folder)]
         parameters = BatchingParameters(join=Join(batching))
         if batching_parameters_file:
             parameters = read_batching(batching_parameters_file)

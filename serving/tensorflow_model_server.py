@@ -21,6 +21,7 @@ from serving.models.batching_parameters import BatchingParameters, Join
 from serving.models.config_file import (
     ConfigFileError,
     ModelConfig,
+    folder_of,
     read_batching,
     read_models,
     read_monitoring,
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("model_config_file", str, "", "several models")
     add("model_config_file_poll_wait_seconds", int, 0, "between two looks at that file; 0: only one")
     add("model_name", str, "default", "name of the model")
-    add("model_base_path", str, "", "its folder of version folders")
+    add("model_base_path", str, "", "its folder of version folders, or s3://… or gs://…")
     add("num_load_threads", int, 0, "models that are loaded at a time; 0: one a core")
     add("max_num_load_retries", int, 5, "of a version that cannot be loaded")
     add("load_retry_interval_micros", int, 60_000_000, "between them")
@@ -203,7 +204,7 @@ def _models(flags: argparse.Namespace) -> list[ModelConfig]:
         return read_models(Path(flags.model_config_file))
     if not flags.model_base_path:
         _fail("--model_base_path or --model_config_file is needed: which model is to be served?")
-    return [ModelConfig(flags.model_name, Path(flags.model_base_path).absolute())]
+    return [ModelConfig(flags.model_name, folder_of(flags.model_base_path))]
 
 
 def _tls(file: str, stack: ExitStack) -> Tls:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from google.protobuf import text_format
 
 from serving.models import config_protos
 from serving.models.batching_parameters import BatchingParameters, Join
+from serving.models.object_store import StoreFolder, place
 from serving.protocol.errors import invalid
 from serving.protocol.protos import model_server_config_pb2
 
@@ -47,9 +47,22 @@ class ModelConfig:
     """A model to serve."""
 
     name: str
-    base_path: Path  # the folder of the version folders
+    base_path: Path | StoreFolder  # the folder of the version folders
     policy: Policy = Policy()
     labels: dict[str, int] = field(default_factory=dict)
+
+
+def folder_of(base_path: str) -> Path | StoreFolder:
+    """Where the versions of a model lie that the command line names: an absolute folder, or one in a store.
+
+    Raises:
+        ConfigFileError: for a URI that is none of an object store.
+    """
+    try:
+        found = place(base_path)
+    except ValueError as error:
+        raise ConfigFileError(str(error)) from None
+    return found.absolute() if isinstance(found, Path) else found
 
 
 def read_models(path: Path) -> list[ModelConfig]:
@@ -79,7 +92,11 @@ def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelC
     for model in message.model_config_list.config:
         if model.name in configs:
             raise invalid(f"Illegal to list model {model.name} multiple times in config list")
-        if not os.path.isabs(model.base_path):  # noqa: PTH117 (an empty path is not absolute either)
+        try:
+            base_path = place(model.base_path)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        if isinstance(base_path, Path) and not base_path.is_absolute():
             raise invalid(
                 f"Expected model {model.name} to have an absolute path or URI;"
                 f" got base_path()={model.base_path}"
@@ -89,7 +106,7 @@ def models_of(message: model_server_config_pb2.ModelServerConfig) -> list[ModelC
             raise invalid(f"Model {model.name} requests unsupported platform {platform}")
         configs[model.name] = ModelConfig(
             model.name,
-            Path(model.base_path),
+            base_path,
             _policy(model.model_version_policy),
             dict(model.version_labels),
         )

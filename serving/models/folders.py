@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+VERSION = re.compile(r"\d{1,18}")
 TFLITE_FILE = "model.tflite"  # TF Serving's name for it
 MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", TFLITE_FILE)
 

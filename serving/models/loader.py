@@ -10,7 +10,6 @@ import enum
 import gc
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.models.config_file import ModelConfig
-from serving.models.folders import TFLITE_FILE, hint, is_version
+from serving.models.folders import TFLITE_FILE, VERSION, hint, is_version
+from serving.models.object_store import Mirror, StoreFolder
 from serving.models.servable import TAGS, Servable
 from serving.models.tflite import TfLiteServable
 from serving.protocol.errors import Code, ServingError, invalid
 
 log = logging.getLogger(__name__)
 
-VERSION = re.compile(r"\d{1,18}")
 # How often the folders are looked at, as TF Serving does.
 POLL_S = 1.0
 
@@ -125,6 +124,8 @@ class Loader:
         self._changed = threading.Condition(self._lock)
         self._models = {config.name: Model(config) for config in configs}
         self._waiting: set[str] = set()  # models of which there is no version yet
+        self._mirrors: dict[StoreFolder, Mirror] = {}  # of models in object stores
+        self._told: dict[str, str] = {}  # by model, what was said last of a store that cannot be read
         self._busy = 0  # models that are looked at right now
         self._memory_changed = False
         self._stop = threading.Event()
@@ -148,6 +149,8 @@ class Loader:
         for servable in servables:
             if servable is not None:
                 servable.retire()
+        for mirror in self._mirrors.values():
+            mirror.close()
 
     def configure(self, configs: Sequence[ModelConfig], timeout_s: float) -> None:
         """Serve these models from now on, and wait until the new ones answer.
@@ -336,11 +339,15 @@ class Loader:
         """Make what is served what is on disk, for one model."""
         name = model.config.name
         waiting = self._waiting
-        found = find_versions(model.config.base_path)
+        place = model.config.base_path
+        folder = self._mirrored(model, place) if isinstance(place, StoreFolder) else place
+        if folder is None:
+            return
+        found = find_versions(folder)
         if not found and name not in waiting:
             waiting.add(name)
-            path = model.config.base_path
-            log.warning("%s: no version in %s yet; waiting for one%s", name, path, hint(path))
+            advice = hint(place) if isinstance(place, Path) else ""
+            log.warning("%s: no version in %s yet; waiting for one%s", name, place, advice)
         if found is None:  # the folder is away: an unmounted volume must not end the service
             return
         if found:
@@ -358,6 +365,21 @@ class Loader:
         for number, version in list(model.versions.items()):
             if number not in wanted:
                 self._unload(model, number, version)
+
+    def _mirrored(self, model: Model, place: StoreFolder) -> Path | None:
+        """The folder with the copies of a model's versions; None when the store cannot be read."""
+        name = model.config.name
+        try:
+            mirror = self._mirrors.get(place) or self._mirrors.setdefault(place, Mirror(place))
+            mirror.update(model.config.policy.choose, model.available)
+        except OSError as error:  # as with a folder that is away, what serves goes on
+            reason = " ".join(str(error).split())
+            if self._told.get(name) != reason:
+                self._told[name] = reason
+                log.error("%s: %s cannot be read: %s", name, place, reason)
+            return None
+        self._told.pop(name, None)
+        return mirror.folder
 
     def _is_current(self, model: Model) -> bool:
         """Whether the model is still configured."""

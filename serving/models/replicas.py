@@ -84,7 +84,6 @@ class Leader(Loader):
         super().__init__(configs, lambda _: None, loading)
         self._everywhere = everywhere
         self._telling = threading.Lock()
-        self._told = 0
 
     def configure(self, configs: Sequence[ModelConfig], timeout_s: float) -> None:
         """As Loader.configure; when it returns, every replica serves them."""

@@ -138,8 +138,9 @@ def check(config: ServerConfig) -> None:
     if config.tls is not None:
         config.tls.check()
     for model in config.models:
-        if is_version(model.base_path):
-            raise ConfigFileError(f"{model.name}: no versions in {model.base_path}{hint(model.base_path)}")
+        path = model.base_path
+        if isinstance(path, Path) and is_version(path):
+            raise ConfigFileError(f"{model.name}: no versions in {path}{hint(path)}")
 
 
 def run(
