@@ -271,7 +271,9 @@ class TrainerConfig(_RecipeFields):
 
     def custom_config(self) -> dict[str, Any]:
         """What trainer.train.run_fn reads; what is empty is left out."""
-        settings = self.model_dump(exclude=set(_RECIPE_FIELDS), exclude_defaults=True)
+        # What it begins with is an artifact, which on a cluster is somewhere else for each task.
+        others = {*_RECIPE_FIELDS, "warm_start_from"}
+        settings = self.model_dump(exclude=others, exclude_defaults=True)
         return settings | {"recipe": self.recipe, "overrides": self.overrides()}
 
 

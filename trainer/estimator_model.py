@@ -17,6 +17,11 @@ from trainer.features import CLASSES
 from trainer.graph_variables import GraphVariables
 from trainer.model_function import ModelFunction
 
+ONE_DEVICE = (
+    "a function that makes its variables itself trains on one device: give it an argument `network` and "
+    "train with trainer.estimator.minimize, or make one device visible (CUDA_VISIBLE_DEVICES=0) and set "
+    "trainer.gpus=1"
+)
 SUMMARY_EVERY_STEPS = 100  # tf.estimator's default
 
 
@@ -172,10 +177,7 @@ class EstimatorModel(keras.Model):
             ValueError, TypeError: for what is wrong with the function, as it will be when it is called.
         """
         if self.given_network is None and self.distribute_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                "a function that makes its variables itself trains on one device: give it an argument "
-                "`network` and train with trainer.estimator.minimize, or make one device visible"
-            )
+            raise ValueError(ONE_DEVICE)
         specs: dict[str, EstimatorSpec] = {}
 
         def call(mode: str, count: int | None, *inputs: Any) -> None:
@@ -189,7 +191,11 @@ class EstimatorModel(keras.Model):
                 if mode == ModeKeys.TRAIN:
                     self._update(specs[mode])
 
-            tf.function(traced, autograph=False).get_concrete_function(*batch)
+            try:
+                tf.function(traced, autograph=False).get_concrete_function(*batch)
+            except Exception as error:
+                error.add_note(f"in mode {mode!r}")
+                raise
 
         with self.graph_variables.found_again():
             call(ModeKeys.TRAIN, batch_size, features, labels)

@@ -45,7 +45,8 @@ def run_fn(fn_args: FnArgs) -> None:
             `model_fn`, `build_network` and `callbacks`, dotted paths of functions: see
             trainer.user_functions;
             `run_config`, fields of trainer.estimator.RunConfig by name;
-            `warm_start_from` and the settings next to it: what `base_model` is, see trainer.warm_start;
+            `warm_start_checkpoint`, `continue` and so on: what to do with `base_model`, a folder with
+            values to begin with: see trainer.warm_start;
             `base_fingerprint`, of the file that `base` of the recipe names;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
@@ -79,7 +80,7 @@ def run_fn(fn_args: FnArgs) -> None:
     _LOG.info("%s", devices.describe(strategy, precision_of(trained.given_network)))
     store = Store(
         fn_args.model_run_dir,
-        _identity(params, settings, splits),
+        _identity(params, settings, splits, fn_args.base_model),
         settings.get("checkpoint_dir", ""),
         config.save_checkpoints_secs,
         config.save_checkpoints_steps,
@@ -153,7 +154,7 @@ def _images(settings: Mapping[str, Any], shape: features.ImageShape) -> features
     return features.ImageInput(shape, fit=features.FIT_CENTER if shape.channels == 1 else "crop")
 
 
-def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> str:
+def _identity(params: Params, settings: Mapping[str, Any], splits: Splits, base_model: str | None) -> str:
     """Equal for two trainings that take the same steps."""
     what = {
         "params": dataclasses.asdict(params),
@@ -163,6 +164,7 @@ def _identity(params: Params, settings: Mapping[str, Any], splits: Splits) -> st
             if name
             in ("model_fn", "build_network", "callbacks", "code", "base_fingerprint", *START_SETTINGS)
         },
+        "base_model": base_model,
         "files": [(file, tf.io.gfile.stat(file).length) for file in splits.train.files],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]

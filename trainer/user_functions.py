@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from trainer import dotted_path, features, frozen, model
 from trainer.estimator import RunConfig
-from trainer.estimator_model import EstimatorModel, Traced
+from trainer.estimator_model import ONE_DEVICE, EstimatorModel, Traced
 from trainer.features import ImageShape
+from trainer.hints import hint
 from trainer.model_function import ModelFunction
 from trainer.optimizers import build_optimizer
 from trainer.recipes import Params
@@ -174,6 +175,9 @@ def check(
     start = Start.of(settings, start_folder)
     if not functions.own and not start and not params.base:
         return features.METRICS
+    function = ModelFunction(functions.model_fn)
+    if settings.get("gpus", 0) > 1 and not function.takes_network:
+        raise ValueError(f"model_fn ({function.__name__}): trainer.gpus={settings['gpus']}: {ONE_DEVICE}")
     config = RunConfig(tf_random_seed=params.seed)
     made, traced = functions.build(params, shape, num_classes, 1, config)
     if start:
@@ -183,7 +187,7 @@ def check(
     functions.callbacks(params, config, traced)
     if missing := [name for name in _NEEDED if name not in traced.predictions]:
         raise ValueError(
-            f"model_fn ({ModelFunction(functions.model_fn).__name__}): predictions must have "
+            f"model_fn ({function.__name__}): predictions must have "
             f"{' and '.join(map(repr, missing))}: the Evaluator reads 'classes', int64 [N], and "
             f"'probabilities', float32 [N, C]; there are {sorted(traced.predictions)}"
         )
@@ -191,7 +195,7 @@ def check(
 
 
 def _in_one_line(error: BaseException) -> str:
-    """What an exception says, and where in the user's code it came from."""
+    """In which mode, what an exception says, where in the user's code it came from, and what to do."""
     here = str(__file__).rpartition("/")[0]
     frames = [
         frame
@@ -201,5 +205,6 @@ def _in_one_line(error: BaseException) -> str:
     message = " ".join(str(error).split())
     if not isinstance(error, ValueError | TypeError):
         message = f"{type(error).__name__}: {message}"
+    mode = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{message}{where}"
+    return f"{mode}{message.rstrip('.')}{where}{hint(message)}"

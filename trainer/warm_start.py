@@ -20,7 +20,6 @@ from trainer.estimator_model import EstimatorModel
 
 # What a training begins with, among the settings of trainer.train.run_fn.
 START_SETTINGS = (
-    "warm_start_from",
     "warm_start_checkpoint",
     "warm_start_fingerprint",
     "vars_to_warm_start",
@@ -77,16 +76,16 @@ class Start:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], folder: str | None) -> Start | None:
-        """What `warm_start_from` and the settings next to it ask for; None where it is not set.
+        """What the settings ask for; None where the training begins anew.
 
         Args:
             settings: of trainer.train.run_fn.
-            folder: where the values are on this machine.
+            folder: where the values are; none or empty: nowhere.
 
         Raises:
             ValueError: one line, where there is nothing to begin with.
         """
-        if not settings.get("warm_start_from") or not folder:
+        if not folder:
             return None
         found = values(folder, settings.get("warm_start_checkpoint", ""))
         trains = not settings.get("evaluate_only", False)

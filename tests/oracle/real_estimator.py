@@ -1,15 +1,16 @@
-"""What the real tf.estimator does, as JSON: python real_estimator.py INPUTS.npz STEPS OUTPUT.json
+"""What the real tf.estimator does, as JSON: python real_estimator.py INPUTS.npz STEPS OUTPUT.json MODEL_DIR
 
 Runs in an environment with tensorflow-cpu==2.15.1 and tensorflow-estimator==2.15.0 and nothing of this
 project's: `make oracle` builds it. INPUTS has `image` float32 [N, 28, 28, 1], `label` int64 [N], and first
-weights by variable name. The training takes them in order, BATCH at a time, without dropout.
+weights by variable name; MODEL_DIR gets the checkpoint. The training takes the images in order, BATCH at a
+time, without dropout.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +33,7 @@ def module(name: str, **changes: str) -> SimpleNamespace:
     return SimpleNamespace(**names)
 
 
-def trained(inputs: dict, steps: int) -> dict:
+def trained(inputs: dict, steps: int, model_dir: str) -> dict:
     """Losses of the steps, an evaluation and the predictions after them."""
     model_fn = module(
         "cnn_mnist", from_trainer_import_tf1_as_tf="import tensorflow.compat.v1 as tf"
@@ -67,7 +68,7 @@ def trained(inputs: dict, steps: int) -> dict:
 
     images, labels = inputs["image"], inputs["label"]
     estimator = tf.estimator.Estimator(
-        started, params={"dropout": 0.0, "learning_rate": RATE}, model_dir=tempfile.mkdtemp()
+        started, params={"dropout": 0.0, "learning_rate": RATE}, model_dir=model_dir
     )
     estimator.train(batches(images, labels, None), steps=steps, hooks=[Losses()])
     evaluated = estimator.evaluate(batches(images, labels, 1))
@@ -92,7 +93,7 @@ def refusals() -> dict:
         try:
             tf.estimator.Estimator(function)
         except ValueError as error:
-            found[name] = str(error)
+            found[name] = re.sub(r" at 0x\w+", "", str(error))
         else:
             found[name] = None
     return found
@@ -115,7 +116,8 @@ if __name__ == "__main__":
                 "versions": {"tensorflow": tf.__version__},
                 "specs": module("cases").outcomes(api),
                 "model_fn": refusals(),
-                "training": trained(given, int(sys.argv[2])),
+                "training": trained(given, int(sys.argv[2]), sys.argv[4]),
+                "checkpoint": dict(tf2.train.list_variables(sys.argv[4])),
             },
             indent=1,
         )

@@ -133,6 +133,18 @@ def test_a_broken_checkpoint_costs_time_and_no_more(digits: Dataset, tmp_path: P
     assert metrics(given)["steps"] == 12
 
 
+def test_a_function_for_tensorflow_1_is_refused_on_two_replicas(digits: Dataset, tmp_path: Path) -> None:
+    function = "tests.oracle.cnn_mnist.cnn_model_fn"
+    given = arguments(digits, tmp_path / "1", {"model_fn": function}, train_steps=2)
+    process = start(given, tmp_path, "2")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    last = output.strip().splitlines()[-1]
+    assert last.startswith(f"ValueError: model_fn ({function}): a function that makes its variables itself")
+    assert "give it an argument `network`" in last
+    assert not Path(given["serving_model_dir"]).exists()
+
+
 def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_path: Path) -> None:
     """Without batch norm, which sees each replica's share, and without anything random."""
     plain = {"train_steps": 6, "shift": 0, "dropout": 0.0, "weight_average": 0.0}

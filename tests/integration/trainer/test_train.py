@@ -154,7 +154,6 @@ def test_a_finished_run_goes_on_as_if_it_had_not_ended(digits: Dataset, tmp_path
         if base:
             arguments.base_model = str(tmp_path / base / "model_run" / "Format-Serving")  # as TFX gives it
             arguments.custom_config |= {
-                "warm_start_from": base,
                 "warm_start_checkpoint": checkpoint,
                 "continue": not checkpoint,
                 "evaluate_only": bool(checkpoint),
@@ -182,7 +181,6 @@ def test_a_training_begins_with_an_exported_model(digits: Dataset, tmp_path: Pat
     run_fn(digits.fn_args(tmp_path / "1", **QUICK, train_steps=60))
     arguments = digits.fn_args(tmp_path / "2", **QUICK, train_steps=1, learning_rate=1e-9, seed=5)
     arguments.base_model = str(tmp_path / "1" / "Format-Serving")
-    arguments.custom_config |= {"warm_start_from": "there"}
     run_fn(arguments)
     # With its running means too.
     before, after = metrics(tmp_path / "1"), metrics(tmp_path / "2")

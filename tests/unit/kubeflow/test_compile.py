@@ -153,6 +153,18 @@ def test_a_given_baseline_is_imported_from_where_the_run_says(compiled: Compile)
     assert source["taskOutputArtifact"]["producerTask"] == "BaselineModel"
 
 
+def test_what_a_training_begins_with_is_imported_for_it(compiled: Compile) -> None:
+    begins = ("trainer.warm_start_from=s3://mlpipeline/old", "trainer.warm_start_checkpoint=model.ckpt-200")
+    spec = compiled(*begins).pipeline_spec
+    importer = spec["deploymentSpec"]["executors"]["WarmStart_executor"]["importer"]
+    assert importer["artifactUri"]["constant"] == "s3://mlpipeline/old"
+    trainer = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]
+    assert trainer["artifacts"]["base_model"]["taskOutputArtifact"]["producerTask"] == "WarmStart"
+    text = trainer["parameters"]["custom_config"]["runtimeValue"]["constant"]
+    settings = json.loads(text)
+    assert settings["warm_start_checkpoint"] == "model.ckpt-200"
+
+
 def test_the_search_for_the_model_in_production_sees_the_pusher_s_volume(four_gpus) -> None:
     executors = four_gpus.platform_spec["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     mounted = executors["BaselineModel_executor"]["pvcMount"]

@@ -218,7 +218,8 @@ def test_a_function_that_cannot_run_is_one_line(capfd: pytest.CaptureFixture[str
     config = PipelineConfig().replace("trainer", model_fn="tests.unit.trainer.own_model.broken_model_fn")
 
     with pytest.raises(
-        ConfigError, match=r"^model_fn \(.*\): KeyError: 'x' \(.*own_model\.py, line \d+\)$"
+        ConfigError,
+        match=r"^model_fn \(.*\): in mode 'train': KeyError: 'x' \(.*own_model\.py, line \d+\): features",
     ):
         with_facts(config, None)
     assert capfd.readouterr() == ("", "")
@@ -261,3 +262,30 @@ def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_pat
         for_this_machine(PipelineConfig().replace("trainer", recipe="retrain"), small)
     with pytest.raises(ConfigError, match=r"fetch https://.* or set trainer.base_weights"):
         for_this_machine(config.replace("trainer", base="MobileNet"), small)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "trainer.model_fn=tests.unit.trainer.own_model.broken_model_fn",
+            "mnist: model_fn (tests.unit.trainer.own_model.broken_model_fn): in mode 'train': KeyError",
+        ),
+        (
+            "trainer.warm_start_from=run:",
+            "mnist: trainer.warm_start_from: each trial begins with new weights",
+        ),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused(
+    setting: str, message: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    done = CliRunner().invoke(main, ["tune", "--data-dir", str(small), "--set", setting])
+
+    assert done.exit_code == 2
+    assert done.output.startswith(message)
+    assert len(done.output.splitlines()) == 1
+    assert not list(Path().iterdir())

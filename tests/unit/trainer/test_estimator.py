@@ -14,6 +14,7 @@ import tensorflow as tf
 from tests.oracle import cases
 from trainer.estimator import EstimatorSpec, LoggingTensorHook, ModeKeys
 from trainer.export_outputs import ClassificationOutput, PredictOutput, RegressionOutput
+from trainer.hints import hint
 from trainer.model_function import ModelFunction
 
 RECORDED = json.loads((Path(cases.__file__).parent / "estimator_oracle.json").read_text())
@@ -51,6 +52,15 @@ def test_the_record_is_of_these_cases() -> None:
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_a_spec_is_what_the_real_one_is(name: str) -> None:
     assert OURS[name] == DIFFERENT.get(name, RECORDED["specs"][name])
+
+
+def test_every_refusal_of_a_spec_says_what_to_do_or_what_it_was_given() -> None:
+    refusals = [found["message"] for found in OURS.values() if "message" in found]
+    assert len(refusals) >= 20
+    # A constructor of an export output says itself what it takes.
+    telling = ("Cannot create", "Classification ", "Regression output", "Prediction output", "scaffold")
+    telling += ("prediction_hooks", "Invalid mode", "Multiple `export_outputs`")
+    assert [message for message in refusals if not hint(message) and not message.startswith(telling)] == []
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENT))

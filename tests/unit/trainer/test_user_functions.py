@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import keras
@@ -172,9 +173,13 @@ def wrong(what: str) -> Any:
 @pytest.mark.parametrize(
     ("what", "overrides", "said"),
     [
-        ("scalar", {}, r"must be \(metric_value, update_op\) tuples, given: .* for key: acc"),
-        ("key", {}, r"KeyError: 'x' \(.*test_user_functions\.py, line \d+\)"),
-        ("train_op", {}, "Missing train_op"),
+        ("scalar", {}, r"in mode 'eval': .* tuples, given: .* for key: acc .*: give values per example"),
+        (
+            "key",
+            {},
+            r"in mode 'train': KeyError: 'x' \(.*test_user_functions\.py, line \d+\): features has ",
+        ),
+        ("train_op", {}, r"in mode 'train': Missing train_op \(.*, line \d+\): give train_op=minimize\("),
         ("first dimension", {}, r"predictions\[classes\] must have the batch as its first dimension"),
         ("classes", {}, r"must have 'classes' and 'probabilities': .* there are \['output'\]"),
         (
@@ -198,9 +203,17 @@ def test_what_is_wrong_is_one_line_before_anything_runs(
     assert str(caught.value).startswith("model_fn (tests.unit.trainer.test_user_functions.wrong.")
 
 
-def test_what_is_right_passes() -> None:
+def test_what_is_right_passes_in_under_five_seconds() -> None:
     settings = {"model_fn": "tests.oracle.cnn_mnist.cnn_model_fn"}
-    user_functions.check(settings, params(), ImageShape(28, 28), 10)
+    before = time.process_time()  # of the processor: other programs do not count
+    assert user_functions.check(settings, params(), ImageShape(28, 28), 10) == ("loss", "accuracy")
+    assert time.process_time() - before < 5
+
+
+def test_a_function_for_tensorflow_1_and_several_gpus_are_refused_at_once() -> None:
+    settings = {"model_fn": "tests.oracle.cnn_mnist.cnn_model_fn", "gpus": 2}
+    with pytest.raises(ValueError, match=r"trainer\.gpus=2: a function that makes its variables itself"):
+        user_functions.check(settings, params(), ImageShape(28, 28), 10)
 
 
 @pytest.mark.parametrize(
