@@ -329,6 +329,11 @@ class ServingValidatorConfig(Section):
     )
 
 
+def _lite(value: Any) -> Any:
+    """Yes is the kind that every device has."""
+    return {"true": "float16", "false": ""}.get(str(value).lower(), value)
+
+
 class PushConfig(Section):
     """Where an accepted model goes."""
 
@@ -342,6 +347,9 @@ class PushConfig(Section):
         "folder", description="a folder that a server reads, or nothing but the pushed_model artifact"
     )
     destination: PlainPath = Field("", description="folder that holds <model_name>; empty: <root>/serving")
+    lite: Annotated[Literal["", "float16", "int8"], BeforeValidator(_lite)] = Field(
+        "", description="a LiteRT model next to the SavedModel; true: float16; empty: none"
+    )
 
 
 class MetadataConfig(Section):

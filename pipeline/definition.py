@@ -183,6 +183,8 @@ def _custom_config(config: PipelineConfig, node: str) -> dict[str, Any]:
     code = config.code.get(node)
     settings = config.trainer.custom_config() | {"images": config.data.images._asdict()}
     names = {"class_names": list(config.data.class_names)} if config.data.class_names else {}
+    if config.push.lite and node == Trainer.__name__:
+        settings["lite"] = config.push.lite
     return settings | names | ({"code": code} if code else {})
 
 

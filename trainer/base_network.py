@@ -122,7 +122,9 @@ class BaseInput(keras.layers.Layer):
         if images.shape[-1] == 1:
             images = tf.repeat(images, 3, axis=-1)
         if tuple(images.shape[1:3]) != tuple(self._size):
-            images = tf.image.resize(images, self._size, method="bilinear", antialias=True)
+            # LiteRT has no antialiasing, and nothing larger needs it.
+            shrinks = images.shape[1] > self._size[0] or images.shape[2] > self._size[1]
+            images = tf.image.resize(images, self._size, method="bilinear", antialias=shrinks)
         if self._kind == "unit":
             return images
         if self._kind == "bytes":

@@ -70,6 +70,9 @@ TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 
+# Next to saved_model.pb: the LiteRT model, by TF Serving's name for it.
+LITE_FILE = "model.tflite"
+
 # In the model_run artifact: what a killed run leaves for the next one.
 CHECKPOINT_FOLDER = "checkpoint"
 # There too: the last checkpoints of a finished run, for others to begin with.

@@ -14,8 +14,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, features, frozen, run_metrics, samples, signatures, warmup
-from trainer.batches import cache_budget_bytes, evaluation_batches, read_split
+from trainer import devices, features, frozen, lite, run_metrics, samples, signatures, warmup
+from trainer.batches import cache_budget_bytes, evaluation_batches, read_split, training_batches
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
@@ -48,6 +48,7 @@ def run_fn(fn_args: FnArgs) -> None:
             `warm_start_checkpoint`, `continue` and so on: what to do with `base_model`, a folder with
             values to begin with: see trainer.warm_start;
             `base_fingerprint`, of the file that `base` of the recipe names;
+            `lite`, float16 or int8: write a LiteRT model too, see trainer.lite;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
             `images`, what Transform's graph was told of them, and `class_names`, by label;
@@ -126,6 +127,9 @@ def run_fn(fn_args: FnArgs) -> None:
     warmup.write(fn_args.serving_model_dir, images, exports)
     validation = evaluation_batches(splits.validation, transform, 500)
     samples.write(fn_args.serving_model_dir, validation, images, names)
+    if kind := settings.get("lite"):
+        inputs, _ = next(iter(training_batches(splits.train, transform, lite.EXAMPLES, params.seed)))
+        lite.write(fn_args.serving_model_dir, exact, image_shape, kind, inputs[features.IMAGE])
     run_metrics.write(fn_args.model_run_dir, metrics | {"weights_sha256": fingerprint})
     store.finish()
 

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -21,6 +22,8 @@ from components.evaluator.tally import Tally
 from components.shared import answers, classifier, examples
 from components.shared.answers import Mistake
 from components.shared.classifier import Classifier, ModelError
+from components.shared.lite import LiteModel
+from trainer.features import ImageInput
 
 WORST = 50  # mistakes that are kept
 
@@ -36,6 +39,8 @@ class Job:
         files: how many files of examples there are.
         batch: examples that a model is asked about at once.
         sample: how many examples to keep for later.
+        lite: file of a LiteRT model that the candidate is compared with, empty where there is none.
+        images: how the examples hold images; only for a LiteRT model.
     """
 
     candidate: str
@@ -44,6 +49,33 @@ class Job:
     files: int
     batch: int
     sample: int
+    lite: str = ""
+    images: ImageInput | None = None
+
+
+@dataclass(frozen=True)
+class LiteCounts:
+    """Examples, by what the LiteRT model and the candidate say of them.
+
+    Attributes:
+        examples: all.
+        right: those that the LiteRT model has right.
+        lost: those that the candidate alone has right.
+        agreed: those to which both give the same class.
+    """
+
+    examples: int
+    right: int
+    lost: int
+    agreed: int
+
+    def __add__(self, other: LiteCounts) -> LiteCounts:
+        return LiteCounts(
+            self.examples + other.examples,
+            self.right + other.right,
+            self.lost + other.lost,
+            self.agreed + other.agreed,
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +88,7 @@ class Part:
         sample: those with the smallest content hashes: hash and serialized example.
         refused: why the candidate did not answer, empty where it did.
         baseline_refused: the same of the model in production.
+        lite: the candidate's LiteRT model against the candidate.
     """
 
     tally: Tally | None = None
@@ -63,18 +96,21 @@ class Part:
     sample: tuple[tuple[bytes, bytes], ...] = ()
     refused: str = ""
     baseline_refused: str = ""
+    lite: LiteCounts | None = None
 
 
 def merge(parts: Iterable[Part], sample: int) -> Part:
     """All parts as one."""
     every = list(parts)
     tallies = [part.tally for part in every if part.tally is not None]
+    lites = [part.lite for part in every if part.lite is not None]
     return Part(
         tally=reduce(lambda one, other: one + other, tallies) if tallies else None,
         mistakes=tuple(_worst(mistake for part in every for mistake in part.mistakes)),
         sample=tuple(heapq.nsmallest(sample, (pair for part in every for pair in part.sample))),
         refused=max(part.refused for part in every) if every else "",
         baseline_refused=max(part.baseline_refused for part in every) if every else "",
+        lite=reduce(lambda one, other: one + other, lites) if lites else None,
     )
 
 
@@ -90,6 +126,7 @@ class Answer(beam.DoFn):
         """Load the models, or take those that this process has."""
         self._candidate = classifier.load(self._job.candidate)
         self._baseline = classifier.load(self._job.baseline) if self._job.baseline else None
+        self._lite = LiteModel(Path(self._job.lite)) if self._job.lite else None
 
     def process(self, element: tuple[int, str]) -> Iterator[Part]:
         """Stream the file through the models."""
@@ -99,6 +136,7 @@ class Answer(beam.DoFn):
             for row, some in _numbered(path, self._job.batch):
                 try:
                     said = _ask(self._candidate, some)
+                    lite = self._ask_lite(some, said) if self._lite else None
                 except ModelError as error:
                     yield Part(refused=str(error))
                     return
@@ -118,9 +156,21 @@ class Answer(beam.DoFn):
                     mistakes=tuple(_mistakes(some, ids, said)),
                     sample=tuple(_hashed(some)) if self._job.sample else (),
                     baseline_refused=refused,
+                    lite=lite,
                 )
                 part = merge((part, found), self._job.sample)
         yield part
+
+    def _ask_lite(self, some: examples.Examples, said: NDArray[np.float32]) -> LiteCounts:
+        assert self._lite is not None
+        assert self._job.images is not None
+        # The candidate has decoded every one.
+        images, _ = examples.decode(some.raw, self._job.images)
+        chosen, reference = self._lite.of_images(images).argmax(axis=1), said.argmax(axis=1)
+        right, expected = chosen == some.labels, reference == some.labels
+        return LiteCounts(
+            len(right), int(right.sum()), int((expected & ~right).sum()), int((chosen == reference).sum())
+        )
 
 
 def run(pipeline: beam.Pipeline, job: Job, paths: list[str]) -> beam.PCollection[Part]:

@@ -18,9 +18,20 @@ from tfx.utils import proto_utils
 
 from components.evaluator import answering, dashboard, gates, robustness, tfma_files
 from components.evaluator.answering import Job, Part
-from components.shared import answers, classifier, examples, files, handover, measures, model_store, names
+from components.shared import (
+    answers,
+    classifier,
+    examples,
+    files,
+    handover,
+    lite,
+    measures,
+    model_store,
+    names,
+)
 from components.shared.classifier import Classifier, ModelError
-from components.shared.verdict import VERDICT_FILE, Robustness, Verdict
+from components.shared.lite import LiteModel
+from components.shared.verdict import VERDICT_FILE, Lite, Robustness, Verdict
 from trainer.features import ImageInput
 
 MODEL, BASELINE, MODEL_RUN = "model", "baseline_model", "model_run"
@@ -78,13 +89,17 @@ class Executor(BaseBeamExecutor):
 
         paths = examples.split_files(data, split)
         images = examples.image_input(data)
+        lite_file = lite.find(folder)
         job = Job(
             candidate=folder,
             baseline=in_production.folder,
             output=evaluation,
             files=len(paths),
             batch=classifier.batch_size(*images.shape[:2]),
-            sample=thresholds.robustness_examples,
+            # One image is enough to measure a time by.
+            sample=thresholds.robustness_examples or (1 if lite_file else 0),
+            lite=str(lite_file or ""),
+            images=images,
         )
         part = self._answer(job, paths)
         if part.refused:
@@ -101,7 +116,8 @@ class Executor(BaseBeamExecutor):
             thresholds,
             folder,
             in_production,
-            _robustness(candidate, part, images),
+            _robustness(candidate, part, images) if thresholds.robustness_examples else (),
+            _lite(lite_file, part, images),
             _reported(input_dict.get(MODEL_RUN, [])),
         )
 
@@ -148,6 +164,7 @@ def _judge(
     folder: str,
     in_production: _InProduction,
     corrupted: tuple[Robustness, ...],
+    on_device: Lite | None,
     reported: gates.Reported,
 ) -> Verdict:
     tally = part.tally
@@ -165,10 +182,28 @@ def _judge(
         log_loss=tally.log_loss / tally.examples,
         confusion=tally.confusion.tolist(),
         reliability=measures.reliability(tally.reliability),
-        gates=gates.judge(thresholds, tally, baseline, corrupted, reported),
+        gates=gates.judge(thresholds, tally, baseline, corrupted, reported, on_device),
         baseline=baseline,
         no_baseline=in_production.missing,
         robustness=corrupted,
+        lite=on_device,
+    )
+
+
+def _lite(file: Path | None, part: Part, given: ImageInput) -> Lite | None:
+    counts = part.lite
+    if file is None or counts is None:
+        return None
+    won = counts.right - (part.tally.confusion.trace() - counts.lost if part.tally else 0)
+    images, _ = examples.decode(examples.parse([part.sample[0][1]]).raw, given)
+    saved = (path for path in file.parent.rglob("*") if path.is_file() and path != file)
+    return Lite(
+        accuracy=measures.wilson(counts.right, counts.examples),
+        accuracy_drop=gates.drop(counts.lost, int(won), counts.examples),
+        agreement=measures.wilson(counts.agreed, counts.examples),
+        size_bytes=file.stat().st_size,
+        saved_model_bytes=sum(path.stat().st_size for path in saved),
+        latency_ms=LiteModel(file).latency_ms(images[0]),
     )
 
 

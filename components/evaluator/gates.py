@@ -20,8 +20,10 @@ from components.shared.verdict import (
     Baseline,
     Bound,
     Gate,
+    Lite,
     Robustness,
 )
+from trainer.features import LITE_FILE
 
 _RESAMPLES = 2000
 
@@ -167,6 +169,7 @@ def judge(
     baseline: Baseline | None = None,
     robustness: tuple[Robustness, ...] = (),
     reported: Reported = Reported(),
+    lite: Lite | None = None,
 ) -> tuple[Gate, ...]:
     """Every gate, in the order in which a person asks.
 
@@ -176,11 +179,25 @@ def judge(
         baseline: the model in production, compared with the candidate.
         robustness: the candidate's accuracy on corrupted images.
         reported: metrics of the model function's own.
+        lite: the LiteRT model next to the candidate.
 
     Raises:
         ValueError: for a gate on a metric that is not reported.
     """
-    return (*_gates(thresholds, tally, baseline, robustness), *_of_metrics(thresholds, reported))
+    return (
+        *_gates(thresholds, tally, baseline, robustness),
+        *_of_lite(thresholds, lite),
+        *_of_metrics(thresholds, reported),
+    )
+
+
+def _of_lite(thresholds: Thresholds, lite: Lite | None) -> Iterator[Gate]:
+    """What goes to devices is judged like what goes to the server, and compared with it."""
+    if lite is None:
+        return
+    metric = "accuracy lost against the SavedModel"
+    yield at_least("accuracy", LITE_FILE, "accuracy", lite.accuracy, thresholds.accuracy)
+    yield at_most("accuracy_drop", LITE_FILE, metric, lite.accuracy_drop, thresholds.accuracy_drop)
 
 
 def _of_metrics(thresholds: Thresholds, reported: Reported) -> Iterator[Gate]:

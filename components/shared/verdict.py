@@ -30,7 +30,7 @@ class Gate:
     Attributes:
         name: the setting of the section `gates` that it comes from.
         slice_name: which test examples: "overall", "class 3", or the name of a corruption; or, of a metric
-            of the model function's own, the validation split.
+            of the model function's own, the validation split; or the file of a LiteRT model.
         metric: what is compared, in words.
         value: what was found.
         bound: which side of the threshold is the good one.
@@ -82,6 +82,27 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Lite:
+    """How the LiteRT model that lies next to the SavedModel does on the same examples.
+
+    Attributes:
+        accuracy: overall.
+        accuracy_drop: the SavedModel's minus this one's; its interval is that of paired answers.
+        agreement: share of examples to which both give the same class.
+        size_bytes: of its file.
+        saved_model_bytes: of the files of the SavedModel.
+        latency_ms: median time of an answer to one image, by one thread of the machine that measured it.
+    """
+
+    accuracy: Measure
+    accuracy_drop: Measure
+    agreement: Measure
+    size_bytes: int
+    saved_model_bytes: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The judgement of one model on one split.
 
@@ -98,6 +119,7 @@ class Verdict:
         baseline: None where there is no model to compare with.
         no_baseline: why there is none.
         robustness: by corruption and severity.
+        lite: None where there is no LiteRT model.
     """
 
     model: str
@@ -112,6 +134,7 @@ class Verdict:
     baseline: Baseline | None = None
     no_baseline: str = ""
     robustness: tuple[Robustness, ...] = field(default=())
+    lite: Lite | None = None
 
     @property
     def blessed(self) -> bool:
@@ -155,7 +178,7 @@ def from_json(text: str) -> Verdict:
 
 
 def _verdict(content: dict[str, Any]) -> Verdict:
-    baseline = content.pop("baseline")
+    baseline, lite = content.pop("baseline"), content.pop("lite", None)
     return Verdict(
         **content
         | {
@@ -171,6 +194,7 @@ def _verdict(content: dict[str, Any]) -> Verdict:
                 for part in content["robustness"]
             ),
             "baseline": _baseline(baseline) if baseline else None,
+            "lite": _lite(lite) if lite else None,
         }
     )
 
@@ -186,6 +210,11 @@ def _baseline(content: dict[str, Any]) -> Baseline:
 def _gate(content: dict[str, Any]) -> Gate:
     interval = content["interval"]
     return Gate(**content | {"interval": tuple(interval) if interval else None})
+
+
+def _lite(content: dict[str, Any]) -> Lite:
+    measured = ("accuracy", "accuracy_drop", "agreement")
+    return Lite(**content | {name: Measure(**content[name]) for name in measured})
 
 
 def _by_class(content: dict[str, Any]) -> dict[int, Measure]:

@@ -24,6 +24,11 @@ def show_outcome(console: Console, outcome: Outcome, log: Path) -> int:
         f"\naccuracy       {judged.accuracy.value:.4f} on {judged.accuracy.examples:,} test images\n"
         f"weakest digit  {weakest}, at {judged.class_accuracy[weakest].value:.4f}"
     )
+    if lite := judged.lite:
+        console.print(
+            f"on devices     {lite.accuracy.value:.4f}, {lite.size_bytes / 1000:,.0f} kB, "
+            f"{lite.latency_ms:.2f} ms an image"
+        )
     if judged.baseline:
         console.print(
             f"in production  {judged.baseline.accuracy.value:.4f}, version {judged.baseline.version}",

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.shared import lite
 from tests.training_data import SCHEMA, Dataset, example, write_records
 from trainer import devices, warmup
 from trainer.callbacks.progress import NonFiniteLossError
@@ -314,3 +315,15 @@ def test_tensorboard_gets_curves_and_pictures(digits: Dataset, tmp_path: Path) -
     accuracy = confusion.trace() / confusion.sum()
     assert accuracy == pytest.approx(metrics(tmp_path)["validation_accuracy"], abs=1e-6)
     assert confusion.sum(axis=1).tolist() == np.bincount(digits.labels).tolist()
+
+
+def test_a_lite_model_lies_next_to_the_saved_model(digits: Dataset, tmp_path: Path) -> None:
+    arguments = digits.fn_args(tmp_path, **QUICK, train_steps=60)
+    arguments.custom_config["lite"] = "int8"
+    run_fn(arguments)
+
+    file = lite.find(tmp_path / "Format-Serving")
+    assert file is not None
+    assert file.stat().st_size < 300_000  # 240,906 parameters
+    said = lite.LiteModel(file).of_images(digits.images).argmax(axis=1)
+    assert np.mean(said == predict(tmp_path, digits.images)) > 0.97

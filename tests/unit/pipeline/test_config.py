@@ -235,3 +235,12 @@ def test_a_home_folder_that_nothing_names_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pwd.getpwuid", nobody)
     with pytest.raises(ConfigError, match=r"^root: nothing says where the home folder ~ is"):
         with_settings(PipelineConfig(), ["root=~/runs"])
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [("true", "float16"), (True, "float16"), ("int8", "int8"), ("false", "")]
+)
+def test_a_lite_model_is_a_kind_or_yes(given: object, kind: str) -> None:
+    assert PipelineConfig().replace("push", lite=given).push.lite == kind
+    with pytest.raises(ConfigError, match=r"push.lite"):
+        PipelineConfig().replace("push", lite="int4")

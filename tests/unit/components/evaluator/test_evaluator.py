@@ -236,3 +236,48 @@ def test_a_gate_may_be_on_what_the_trainer_measured(
         judged = judge(root, examples, models / "good", gates=thresholds, model_run=tmp_path)
         assert judged.blessed is blessed
         assert [gate.metric for gate in judged.verdict.failed] == ["auc"] * (not blessed)
+
+
+def lite_model(nearest: Nearest) -> bytes:
+    """The same classifier for LiteRT, reading floats."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32, name=features.IMAGE)])
+    def floats(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(nearest.pixels(tf.cast(tf.round(image[..., 0] * 255), tf.uint8)))
+
+    traced = floats.get_concrete_function()
+    content: bytes = tf.lite.TFLiteConverter.from_concrete_functions([traced], nearest).convert()
+    return content
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_lite_model_is_judged_on_the_same_examples(
+    same: bool, examples: Artifact, digits: tuple[np.ndarray, np.ndarray], models: Path,
+    tiny_mnist_dir: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    files = idx.find_files(tiny_mnist_dir)
+    images, labels = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    good, bad = Nearest(images, labels), Nearest(images[:40], labels[:40])
+    good.save(tmp_path / "model")
+    (tmp_path / "model" / features.LITE_FILE).write_bytes(lite_model(good if same else bad))
+
+    judged = judge(tmp_path / "judged", examples, tmp_path / "model")
+
+    found = judged.verdict.lite
+    assert found is not None
+    tests, expected = digits
+    said = [
+        classifier.load(models / name / "Format-Serving").of_images(tests).argmax(axis=1)
+        for name in ("good", "good" if same else "bad")
+    ]
+    right = [answered == expected for answered in said]
+    assert found.accuracy.value == pytest.approx(right[1].mean())
+    assert found.agreement.value == pytest.approx((said[0] == said[1]).mean())
+    assert found.accuracy_drop.value == pytest.approx(right[0].mean() - right[1].mean())
+    assert found.accuracy.examples == len(expected)
+    assert found.latency_ms > 0
+    assert found.size_bytes == (tmp_path / "model" / features.LITE_FILE).stat().st_size
+    assert found.saved_model_bytes > 10_000
+    failed = [(gate.name, gate.slice_name) for gate in judged.verdict.failed]
+    assert failed == ([] if same else [("accuracy_drop", features.LITE_FILE)])
+    assert judged.blessed == same

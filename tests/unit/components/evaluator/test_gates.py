@@ -17,7 +17,7 @@ from components.evaluator.gates import Thresholds
 from components.evaluator.tally import Tally
 from components.shared import measures, verdict
 from components.shared.measures import Measure
-from components.shared.verdict import Gate, Robustness, Verdict, VerdictError
+from components.shared.verdict import Gate, Lite, Robustness, Verdict, VerdictError
 
 OPEN = Thresholds(
     accuracy=0.0,
@@ -130,6 +130,17 @@ def test_robustness_is_gated_where_a_threshold_is_set() -> None:
     assert failing(closed(robustness=0.75), None, parts) == [("robustness", "noisy")]
 
 
+def test_a_lite_model_is_judged_as_the_model_is() -> None:
+    some, none = Measure(0.75, 0.7, 0.8, 100), Measure(0.05, 0.0, 0.1, 100)
+    lite = Lite(some, none, some, 1000, 4000, 0.25)
+    judged = closed(accuracy=0.8, accuracy_drop=0.04)
+    assert failing(judged, None, (), gates.Reported(), lite) == [
+        ("accuracy", "model.tflite"),
+        ("accuracy_drop", "model.tflite"),
+    ]
+    assert failing(closed(accuracy=0.75, accuracy_drop=0.05), None, (), gates.Reported(), lite) == []
+
+
 def test_a_class_with_too_few_examples_is_told_as_that_alone() -> None:
     judged = gates.judge(closed(class_examples=4, class_accuracy=0.75), answers(SAID))
     of_class_1 = [gate for gate in judged if gate.slice_name == "class 1"]
@@ -237,6 +248,9 @@ def judged() -> Verdict:
 
 def test_a_verdict_comes_back_as_it_was(judged: Verdict) -> None:
     assert verdict.from_json(judged.to_json()) == judged
+    measure = Measure(0.5, 0.4, 0.6, 10)
+    for_devices = dataclasses.replace(judged, lite=Lite(measure, measure, measure, 1000, 4000, 0.25))
+    assert verdict.from_json(for_devices.to_json()) == for_devices
     alone = dataclasses.replace(judged, baseline=None, no_baseline="none", gates=(), robustness=())
     assert verdict.from_json(alone.to_json()) == alone
     assert not judged.blessed
