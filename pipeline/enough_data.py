@@ -47,14 +47,15 @@ def find(config: PipelineConfig, data: DataSet, folder: str) -> Lack | None:
     said: list[str] = []
     allow: list[str] = []
     takes = least
-    absent = [label for label, count in enumerate(trained) if not count]
+    nowhere = set(data.absent)  # announced by `data check` and the report
+    absent = [label for label, count in enumerate(trained) if not count and label not in nowhere]
     if absent and not _allowed(config, checks.TRAIN_MISSING_CLASS):
         said.append(f"no training image of class {_listed(data, absent)}")
         allow.append(checks.TRAIN_MISSING_CLASS)
     if any(tested):
-        few = [label for label, count in enumerate(tested) if count < least]
+        few = [label for label, count in enumerate(tested) if count < least and label not in nowhere]
         if few:
-            takes = min(tested)
+            takes = min(tested[label] for label in few)
             said.append(
                 f"gates.class_examples = {least}, but class {_listed(data, few)} has "
                 f"{takes if len(few) == 1 else 'fewer'} test images"
@@ -65,7 +66,7 @@ def find(config: PipelineConfig, data: DataSet, folder: str) -> Lack | None:
             allow.append(checks.TEST_MISSING_CLASS)
     else:
         size = splitting(data.examples, folder).sizes[features.TEST]
-        if size < least * data.num_classes:
+        if size < least * (data.num_classes - len(nowhere)):
             takes = 0  # how many each class gets, the contents' hashes say
             said.append(
                 f"gates.class_examples = {least}, but the test split has {size} images in all, cut off "

@@ -9,8 +9,8 @@
 | `<split>.agreement` | labels do not belong to images as they do elsewhere | of right answers lost |
 | `<split>.leakage` | images are in `train` too | of the split's examples |
 
-A fact is `labels` or one of facts.IMAGE_FACTS. Every threshold is for what sampling noise does not explain:
-see `distance`. Names of ExampleValidator's anomalies are `<split>.schema.<feature>`.
+A fact is `labels` or one of image_facts.fact_names. Every threshold is for what sampling noise does not
+explain: see `distance`. Names of ExampleValidator's anomalies are `<split>.schema.<feature>`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from components.shared import agreement, distance
 from components.shared.dataset_facts import DatasetFacts
-from components.shared.image_facts import IMAGE_FACTS, SplitFacts, median
+from components.shared.image_facts import SplitFacts, median
 from trainer import features
 
 # A class is missing, not just absent by chance, where chance would leave it out in one of so many splits.
@@ -98,9 +98,6 @@ def _missing_classes(now: DatasetFacts) -> Iterator[Anomaly]:
         others = np.delete(counts, number, axis=0).sum(axis=0)
         expected = others / max(others.sum(), 1)
         surprising = (1 - expected) ** totals[number] < _UNLIKELY
-        if name == features.TRAIN:
-            # A class that is nowhere is announced, and cannot be learned.
-            surprising |= counts.sum(axis=0) == 0
         missing = np.flatnonzero((counts[number] == 0) & surprising)
         if len(missing):
             which = ", ".join(map(str, missing))
@@ -165,8 +162,9 @@ def _compare(
             f"class {worst} is {now:.1%} of the examples, {before:.1%} in {other}; "
             + _limit(labels, thresholds.label_distance),
         )
-    for fact in IMAGE_FACTS:
-        if not sum(reference.images[fact]) or not sum(split.images[fact]):
+    for fact in reference.images:
+        # Facts of before there were photos lack some.
+        if fact not in split.images or not sum(reference.images[fact]) or not sum(split.images[fact]):
             continue
         apart = distance.of_histograms(reference.images[fact], split.images[fact])
         if apart.excess > thresholds.image_distance:

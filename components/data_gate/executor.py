@@ -64,7 +64,16 @@ class Executor(BaseBeamExecutor):
         blessing.set_int_custom_property("blessed", 1)
         blessing.set_int_custom_property("leaked", sum(facts.leaked.values()))
         blessing.set_string_custom_property("allowed", ",".join(each.name for each in errors))
+        absent = examples.absent_classes(data)
+        left_out = examples.skipped(data)
+        for each in absent:
+            logger.warning("class %s has no example in any split", _name(data, each))
+        for picture, reason in left_out.items():
+            logger.warning("left out: %s: %s", picture, reason)
         report = {
+            "examples": {split: found.examples for split, found in facts.splits.items()},
+            "absent_classes": [_name(data, each) for each in absent],
+            "skipped": left_out,
             "splits": list(facts.splits),
             "compared_with": before.fingerprint if before else None,
             "leaked": facts.leaked,
@@ -86,6 +95,11 @@ class Executor(BaseBeamExecutor):
             handover.give(found, folder)
         fingerprint = data.get_string_custom_property("fingerprint")
         return survey.dataset_facts(handover.take(folder), dataset, fingerprint)
+
+
+def _name(data: Artifact, label: int) -> str:
+    names_of = examples.class_names(data)
+    return names_of[label] if names_of else str(label)
 
 
 def _why(stopping: Sequence[Anomaly], allow: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class Look(beam.DoFn):
     def process(self, element: tuple[str, str]) -> Iterator[tuple[str, Part] | beam.pvalue.TaggedOutput]:
         """Read the file once."""
         split, path = element
-        collector = image_facts.Collector(self._num_classes)
+        collector = _collector(self._num_classes, self._given)
         sample = _empty(self._given)
         for some in examples.read([path], _batch(self._given)):
             images, good = examples.decode(some.raw, self._given)
@@ -188,11 +188,15 @@ def _survey(
     given: ImageInput,
     num_classes: int,
 ) -> Survey:
-    nothing = Part(image_facts.Collector(num_classes).facts(), _empty(given))
+    nothing = Part(_collector(num_classes, given).facts(), _empty(given))
     return Survey(
         parts={split: parts.get(split, nothing) for split in splits},
         leaked={split: leaked.get(split, 0) for split in splits if split != features.TRAIN},
     )
+
+
+def _collector(num_classes: int, given: ImageInput) -> image_facts.Collector:
+    return image_facts.Collector(num_classes, colour=given.shape.channels == 3)
 
 
 def _empty(given: ImageInput) -> Sample:

@@ -32,6 +32,7 @@ from components.shared import (
 from components.shared.classifier import Classifier, ModelError
 from components.shared.lite import LiteModel
 from components.shared.verdict import VERDICT_FILE, Lite, Robustness, Verdict
+from trainer import features
 from trainer.features import ImageInput
 
 MODEL, BASELINE, MODEL_RUN = "model", "baseline_model", "model_run"
@@ -119,6 +120,7 @@ class Executor(BaseBeamExecutor):
             _robustness(candidate, part, images) if thresholds.robustness_examples else (),
             _lite(lite_file, part, images),
             _reported(input_dict.get(MODEL_RUN, [])),
+            _classes(data, part),
         )
 
         answers.write_mistakes(evaluation, part.mistakes)
@@ -166,6 +168,7 @@ def _judge(
     corrupted: tuple[Robustness, ...],
     on_device: Lite | None,
     reported: gates.Reported,
+    classes: gates.Classes,
 ) -> Verdict:
     tally = part.tally
     assert tally is not None
@@ -182,11 +185,12 @@ def _judge(
         log_loss=tally.log_loss / tally.examples,
         confusion=tally.confusion.tolist(),
         reliability=measures.reliability(tally.reliability),
-        gates=gates.judge(thresholds, tally, baseline, corrupted, reported, on_device),
+        gates=gates.judge(thresholds, tally, baseline, corrupted, reported, on_device, classes),
         baseline=baseline,
         no_baseline=in_production.missing,
         robustness=corrupted,
         lite=on_device,
+        class_names=classes.names,
     )
 
 
@@ -207,6 +211,12 @@ def _lite(file: Path | None, part: Part, given: ImageInput) -> Lite | None:
     )
 
 
+def _classes(data: Artifact, part: Part) -> gates.Classes:
+    names = tuple(examples.class_names(data))
+    known = part.tally is not None and len(names) == len(part.tally.confusion)
+    return gates.Classes(names if known else (), frozenset(examples.absent_classes(data)))
+
+
 def _reported(model_runs: list[Artifact]) -> gates.Reported:
     if not model_runs:
         return gates.Reported()
@@ -221,7 +231,7 @@ def _robustness(candidate: Classifier, part: Part, given: ImageInput) -> tuple[R
         return ()
     some = examples.parse([record for _, record in part.sample])
     images, good = examples.decode(some.raw, given)
-    photos = given.encoded or given.shape.channels == 3
+    photos = given.fit != features.FIT_CENTER
     labels = some.labels[good]
     return tuple(
         Robustness(

@@ -163,6 +163,23 @@ def compare(version: str, fingerprint: str, tally: Tally) -> Baseline:
     )
 
 
+@dataclass(frozen=True)
+class Classes:
+    """What is known of the classes beside the answers.
+
+    Attributes:
+        names: by label; empty: numbers.
+        absent: classes that no split has an example of: no gate is about them.
+    """
+
+    names: tuple[str, ...] = ()
+    absent: frozenset[int] = frozenset()
+
+    def where(self, number: int) -> str:
+        """A class, as gates have it."""
+        return f"class {self.names[number] if self.names else number}"
+
+
 def judge(
     thresholds: Thresholds,
     tally: Tally,
@@ -170,6 +187,7 @@ def judge(
     robustness: tuple[Robustness, ...] = (),
     reported: Reported = Reported(),
     lite: Lite | None = None,
+    classes: Classes = Classes(),
 ) -> tuple[Gate, ...]:
     """Every gate, in the order in which a person asks.
 
@@ -180,12 +198,13 @@ def judge(
         robustness: the candidate's accuracy on corrupted images.
         reported: metrics of the model function's own.
         lite: the LiteRT model next to the candidate.
+        classes: their names, and which of them no split has.
 
     Raises:
         ValueError: for a gate on a metric that is not reported.
     """
     return (
-        *_gates(thresholds, tally, baseline, robustness),
+        *_gates(thresholds, tally, baseline, robustness, classes),
         *_of_lite(thresholds, lite),
         *_of_metrics(thresholds, reported),
     )
@@ -222,14 +241,17 @@ def _gates(
     tally: Tally,
     baseline: Baseline | None,
     robustness: tuple[Robustness, ...],
+    classes: Classes,
 ) -> Iterator[Gate]:
-    counts, by_class = class_counts(tally.confusion), class_accuracy(tally.confusion)
+    by_class = class_accuracy(tally.confusion)
+    counts = {n: count for n, count in class_counts(tally.confusion).items() if n not in classes.absent}
     judged = [number for number, count in counts.items() if count >= max(1, thresholds.class_examples)]
     yield at_least("accuracy", OVERALL, "accuracy", overall_accuracy(tally.confusion), thresholds.accuracy)
-    yield from _enough_examples(counts, thresholds.class_examples)
+    yield from _enough_examples(counts, thresholds.class_examples, classes)
     for number in judged:
         measure = by_class[number]
-        yield at_least("class_accuracy", f"class {number}", "accuracy", measure, thresholds.class_accuracy)
+        where = classes.where(number)
+        yield at_least("class_accuracy", where, "accuracy", measure, thresholds.class_accuracy)
     yield at_most(
         "calibration_error",
         OVERALL,
@@ -243,7 +265,7 @@ def _gates(
         for number in judged:
             lost = baseline.class_accuracy_drop[number]
             yield at_most(
-                "class_accuracy_drop", f"class {number}", metric, lost, thresholds.class_accuracy_drop
+                "class_accuracy_drop", classes.where(number), metric, lost, thresholds.class_accuracy_drop
             )
     if thresholds.robustness is not None:
         for corruption in dict.fromkeys(part.corruption for part in robustness):
@@ -251,7 +273,7 @@ def _gates(
             yield at_least("robustness", corruption, "accuracy", _mean(parts), thresholds.robustness)
 
 
-def _enough_examples(counts: dict[int, int], least: int) -> Iterator[Gate]:
+def _enough_examples(counts: dict[int, int], least: int, classes: Classes) -> Iterator[Gate]:
     """One gate for each class with too few examples; where all have enough, one for the smallest."""
     too_few = [number for number, count in counts.items() if count < least]
     smallest = min(counts, key=counts.__getitem__)
@@ -259,7 +281,7 @@ def _enough_examples(counts: dict[int, int], least: int) -> Iterator[Gate]:
         found = counts[number]
         yield Gate(
             "class_examples",
-            f"class {number}",
+            classes.where(number),
             "test examples",
             float(found),
             AT_LEAST,

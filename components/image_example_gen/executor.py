@@ -30,10 +30,10 @@ from components.image_example_gen.split import (
     content_hashes,
 )
 from components.image_example_gen.splitting import Splitting, splitting
+from components.shared.examples import ABSENT, CLASS_NAMES, IMAGES, SKIPPED_FILE
 from trainer import features
 from trainer.features import ImageInput, ImageShape
 
-SKIPPED_FILE = "skipped.json"  # in the examples artifact: pictures that could not be read, and why
 _STAGING = ".unfinished"
 
 Shard = tuple[str, int]  # a split and the number of one of its files
@@ -110,8 +110,9 @@ def _describe(examples: Artifact, data: DataSet, images: ImageInput, sizes: Mapp
     examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
     examples.set_string_custom_property("fingerprint", data.fingerprint)
     examples.set_string_custom_property("source", data.source)
-    examples.set_string_custom_property("class_names", json.dumps(data.class_names))
-    examples.set_string_custom_property("images", json.dumps(images._asdict()))
+    examples.set_string_custom_property(CLASS_NAMES, json.dumps(data.class_names))
+    examples.set_string_custom_property(ABSENT, json.dumps(data.absent))
+    examples.set_string_custom_property(IMAGES, json.dumps(images._asdict()))
     examples.set_int_custom_property("height", images.shape.height)
     examples.set_int_custom_property("width", images.shape.width)
     examples.set_int_custom_property("num_classes", data.num_classes)

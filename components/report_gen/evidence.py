@@ -33,8 +33,7 @@ class Data:
     """The data set.
 
     Attributes:
-        height: of an image, in pixels.
-        width: in pixels.
+        images: the shape of an image, and how examples hold it.
         class_names: by label.
         fingerprint: SHA-256 of the files' contents.
         examples: how many, by split.
@@ -44,8 +43,7 @@ class Data:
         samples: one image of each class that was found at once, by split: label and uint8 [H, W].
     """
 
-    height: int
-    width: int
+    images: ImageInput
     class_names: tuple[str, ...]
     fingerprint: str
     examples: Mapping[str, int]
@@ -124,8 +122,7 @@ def _data(one: Mapping[str, Artifact], classes: int) -> Data:
     data = one["examples"]
     given = examples.image_input(data)
     return Data(
-        height=given.shape.height,
-        width=given.shape.width,
+        images=given,
         class_names=tuple(examples.class_names(data)) or tuple(map(str, range(classes))),
         fingerprint=data.get_string_custom_property("fingerprint"),
         examples={split: data.get_int_custom_property(f"{split}_examples") for split in SPLITS},

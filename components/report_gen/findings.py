@@ -90,6 +90,7 @@ def summary(evidence: Evidence, findings: Findings) -> dict[str, Any]:
     return {
         "accuracy": findings.accuracy.value,
         "accuracy_interval": [findings.accuracy.low, findings.accuracy.high],
+        "class_names": list(evidence.data.class_names),
         "class_accuracy": {str(c.number): c.recall.value for c in findings.classes if c.count},
         "calibration_error": findings.calibration_error,
         "log_loss": findings.log_loss,

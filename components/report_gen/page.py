@@ -16,6 +16,7 @@ from components.report_gen.findings import Findings
 from components.report_gen.sprite import Sprite
 from components.shared import chart, html
 from components.shared.verdict import Verdict
+from trainer import features
 
 _PACKAGES = ("tfx", "tensorflow", "keras", "tensorflow-transform", "apache-beam", "numpy")
 
@@ -49,6 +50,7 @@ def render(e: Evidence, f: Findings) -> str:
         style=html.style(),
         sprite=sprite,
         names=e.data.class_names,
+        digits=e.data.images.fit == features.FIT_CENTER,
         samples=samples,
         mistakes=mistakes,
         curves=training_curves(e.training["history"]),

@@ -19,7 +19,9 @@ from tfx.types.artifact import Artifact
 from trainer import features, pictures
 from trainer.features import ImageInput, ImageShape
 
-IMAGES, CLASS_NAMES = "images", "class_names"  # custom properties of an Examples artifact
+# Custom properties of an Examples artifact, and a file in it.
+IMAGES, CLASS_NAMES, ABSENT = "images", "class_names", "absent_classes"
+SKIPPED_FILE = "skipped.json"  # pictures that could not be read, and why
 BATCH = 4096
 NO_LABEL = -1
 # Parsing must not stop at an example that lacks a feature: how many do is one of the facts.
@@ -72,14 +74,29 @@ def image_input(artifact: Artifact) -> ImageInput:
     if given:
         return ImageInput.of(json.loads(given))
     # Examples of before there were others than grey pixels.
-    return ImageInput(
-        ImageShape(artifact.get_int_custom_property("height"), artifact.get_int_custom_property("width"))
-    )
+    height, width = (artifact.get_int_custom_property(side) for side in ("height", "width"))
+    return ImageInput(ImageShape(height, width), fit=features.FIT_CENTER)
 
 
 def class_names(artifact: Artifact) -> list[str]:
     """The names of the classes of an Examples artifact, by label."""
     found: list[str] = json.loads(artifact.get_string_custom_property(CLASS_NAMES) or "[]")
+    return found
+
+
+def absent_classes(artifact: Artifact) -> list[int]:
+    """Labels that no split of an Examples artifact has."""
+    found: list[int] = json.loads(artifact.get_string_custom_property(ABSENT) or "[]")
+    return found
+
+
+def skipped(artifact: Artifact) -> dict[str, str]:
+    """Pictures of the source that could not be read and are no examples: why, by their ids."""
+    path = str(PurePath(artifact.uri) / SKIPPED_FILE)
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path, "r") as file:
+        found: dict[str, str] = json.loads(file.read())
     return found
 
 

@@ -20,6 +20,9 @@ MEAN_INTENSITY = "mean_intensity"  # of 255
 INK_FRACTION = "ink_fraction"  # share of the pixels that are ink
 CENTRE_ROW, CENTRE_COLUMN = "centre_row", "centre_column"  # centre of mass, of the image's side
 IMAGE_FACTS = (MEAN_INTENSITY, INK_FRACTION, CENTRE_ROW, CENTRE_COLUMN)
+CHANNEL_MEANS = ("mean_red", "mean_green", "mean_blue")  # of 255
+SHARPNESS = "sharpness"  # mean difference of neighbouring pixels, of a quarter of 255
+COLOUR_FACTS = (*CHANNEL_MEANS, SHARPNESS)
 
 Histogram = NDArray[np.int64]
 
@@ -49,7 +52,7 @@ class SplitFacts:
             labels=_sum(self.labels, other.labels),
             bad_labels=self.bad_labels + other.bad_labels,
             bad_images=self.bad_images + other.bad_images,
-            images={name: _sum(self.images[name], other.images[name]) for name in IMAGE_FACTS},
+            images={name: _sum(counts, other.images[name]) for name, counts in self.images.items()},
         )
 
     @classmethod
@@ -60,7 +63,10 @@ class SplitFacts:
             labels=tuple(values["labels"]),
             bad_labels=int(values["bad_labels"]),
             bad_images=int(values["bad_images"]),
-            images={name: tuple(values["images"][name]) for name in IMAGE_FACTS},
+            images={
+                **{name: tuple(values["images"][name]) for name in IMAGE_FACTS},
+                **{name: tuple(counts) for name, counts in values["images"].items()},
+            },
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -72,17 +78,29 @@ def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
+def fact_names(colour: bool) -> tuple[str, ...]:
+    """What image_facts gives of images with or without colours."""
+    return (*IMAGE_FACTS, *COLOUR_FACTS) if colour else IMAGE_FACTS
+
+
 def image_facts(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     """The facts of each image, every one between 0 and 1.
 
     Args:
-        images: uint8 [n, H, W]; with colours [n, H, W, C], of which the mean counts.
+        images: uint8 [n, H, W]; with colours [n, H, W, 3], of which the mean counts.
 
     Returns:
-        By name, float32 [n]. The centre of mass of a blank image is the middle.
+        By name, float32 [n]; with colours COLOUR_FACTS too. The centre of mass of a blank image is the
+        middle.
     """
     if images.ndim == 4:
-        images = images.mean(axis=3, dtype=np.float32)
+        channels = images.mean(axis=(1, 2), dtype=np.float32) / 255
+        grey = images.mean(axis=3, dtype=np.float32)
+        return {
+            **image_facts(grey),
+            **{name: channels[:, at] for at, name in enumerate(CHANNEL_MEANS)},
+            SHARPNESS: _sharpness(grey),
+        }
     count, height, width = images.shape
     flat = images.reshape(count, height * width)
     rows = np.repeat((np.arange(height, dtype=np.float32) + 0.5) / height, width)
@@ -97,6 +115,12 @@ def image_facts(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         CENTRE_ROW: np.where(blank, 0.5, row / mass),
         CENTRE_COLUMN: np.where(blank, 0.5, column / mass),
     }
+
+
+def _sharpness(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From [n, H, W]: float32 [n]; what is blurred, or scaled up, has less of it."""
+    steps = [np.abs(np.diff(grey, axis=axis)).mean(axis=(1, 2), dtype=np.float32) for axis in (1, 2)]
+    return np.minimum(sum(steps) / 2 / (255 / 4), np.float32(1))
 
 
 def image_histograms(images: NDArray[np.uint8]) -> dict[str, Histogram]:
@@ -124,10 +148,10 @@ def image_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 class Collector:
     """Gathers the facts of a split batch by batch."""
 
-    def __init__(self, num_classes: int) -> None:
-        """Begin with nothing; labels are below `num_classes`."""
+    def __init__(self, num_classes: int, colour: bool = False) -> None:
+        """Begin with nothing; labels are below `num_classes`, images have colours or not."""
         self._labels = np.zeros(num_classes, np.int64)
-        self._images = {name: np.zeros(BINS, np.int64) for name in IMAGE_FACTS}
+        self._images = {name: np.zeros(BINS, np.int64) for name in fact_names(colour)}
         self._examples = self._bad_labels = self._bad_images = 0
 
     def add(self, images: NDArray[np.uint8], labels: NDArray[np.int64], bad_images: int) -> None:

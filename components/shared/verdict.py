@@ -120,6 +120,7 @@ class Verdict:
         no_baseline: why there is none.
         robustness: by corruption and severity.
         lite: None where there is no LiteRT model.
+        class_names: by label; empty where nobody named them.
     """
 
     model: str
@@ -135,6 +136,7 @@ class Verdict:
     no_baseline: str = ""
     robustness: tuple[Robustness, ...] = field(default=())
     lite: Lite | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def blessed(self) -> bool:
@@ -150,6 +152,10 @@ class Verdict:
     def weakest_class(self) -> int:
         """The class with the lowest accuracy."""
         return min(self.class_accuracy, key=lambda number: self.class_accuracy[number].value)
+
+    def name_of(self, number: int) -> str:
+        """Of a class."""
+        return self.class_names[number] if self.class_names else str(number)
 
     def to_json(self) -> str:
         """The file's text; equal verdicts give equal texts."""
@@ -195,6 +201,7 @@ def _verdict(content: dict[str, Any]) -> Verdict:
             ),
             "baseline": _baseline(baseline) if baseline else None,
             "lite": _lite(lite) if lite else None,
+            "class_names": tuple(content.get("class_names", ())),
         }
     )
 

@@ -22,7 +22,7 @@ def show_outcome(console: Console, outcome: Outcome, log: Path) -> int:
     weakest = judged.weakest_class
     console.print(
         f"\naccuracy       {judged.accuracy.value:.4f} on {judged.accuracy.examples:,} test images\n"
-        f"weakest digit  {weakest}, at {judged.class_accuracy[weakest].value:.4f}"
+        f"weakest class  {judged.name_of(weakest)}, at {judged.class_accuracy[weakest].value:.4f}"
     )
     if lite := judged.lite:
         console.print(

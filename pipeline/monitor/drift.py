@@ -191,7 +191,7 @@ def expected(run: Run) -> Expected:
         model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,
         version=int(run.pushed_version),
         reader=request_log.Reader(classifier.load(model), classifier.image_shape(model)),
-        histograms={name: np.array(train.images[name]) for name in image_facts.IMAGE_FACTS}
+        histograms={name: np.array(counts) for name, counts in train.images.items()}
         | {CONFIDENCE: confidence},
         classes=np.array(train.labels),
         names=_names(model, len(train.labels)),
@@ -220,7 +220,7 @@ def observe(folder: Path, expected: Expected, any_version: bool = False) -> Obse
             "file after five minutes, and at its end"
         )
     seen = Observed(
-        {name: np.zeros(image_facts.BINS, np.int64) for name in (*image_facts.IMAGE_FACTS, CONFIDENCE)},
+        {name: np.zeros(image_facts.BINS, np.int64) for name in expected.histograms},
         np.zeros(len(expected.classes), np.int64),
     )
     models: Counter[str] = Counter()
@@ -281,7 +281,8 @@ def _add(seen: Observed, request: request_log.Request) -> None:
     if request.images is not None:
         seen.images += len(request.images)
         for name, histogram in image_facts.image_histograms(request.images).items():
-            seen.histograms[name] += histogram
+            if name in seen.histograms:  # not in the facts of an older run
+                seen.histograms[name] += histogram
     if request.confidence is not None:
         seen.histograms[CONFIDENCE] += image_facts.unit_histogram(request.confidence)
     if request.classes is not None:

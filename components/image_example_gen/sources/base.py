@@ -131,6 +131,15 @@ class DataSet:
         return {split: sum(counts) for split, counts in self.counts.items()}
 
     @property
+    def absent(self) -> tuple[int, ...]:
+        """Labels that no split has: announced, and no gate is about them."""
+        return tuple(
+            label
+            for label in range(self.num_classes)
+            if not any(of_split[label] for of_split in self.counts.values())
+        )
+
+    @property
     def one_size(self) -> bool:
         """Whether all pictures have the same size."""
         return self.least == self.largest

@@ -98,12 +98,6 @@ FEW = {
         "no training image of class 1",
         "data_gate.allow=train.missing_class",
     ),
-    "no image of a class": (
-        [40, 0, 40],
-        [20, 0, 20],
-        "no training image of class 1; gates.class_examples = 10, but class 1 has 0 test images",
-        "gates.class_examples=0 data_gate.allow=train.missing_class",
-    ),
     "few images to cut a test split from": (
         [30, 30],
         None,
@@ -137,6 +131,40 @@ def test_data_that_no_model_could_pass_with_are_refused_and_the_hint_helps(
         options = " ".join(f"--set {setting}" for setting in settings.split())
         assert done.output.endswith(f"add images, or go without them with {options}\n")
         with_facts(with_settings(PipelineConfig(), [*given, *settings.split()]), folder)
+
+
+def test_a_class_that_no_split_has_stops_nothing_and_is_announced(tmp_path: Path) -> None:
+    folder = data_set(tmp_path / "data", [40, 0, 40], [20, 0, 20])
+    config = with_settings(PipelineConfig(), ["data.num_classes=3"])
+
+    assert with_facts(config, folder).data.num_classes == 3
+    said = CliRunner().invoke(main, ["data", "check", str(folder), "--set", "data.num_classes=3"])
+    assert said.exit_code == 0
+    assert "note   no example of class 1 in any split" in said.output.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dataset", "names", "kind", "fit"),
+    [
+        ((28, 28, 1), "mnist", "0,1,2", "auto", "center"),
+        ((28, 28, 1), "fashion-mnist", "0,1,2", "auto", "crop"),
+        ((28, 28, 1), "/data/mine", "0,1,2", "auto", "center"),
+        ((28, 28, 1), "/data/mine", "cat,dog", "auto", "crop"),
+        ((28, 28, 3), "mnist", "0,1,2", "auto", "crop"),
+        ((28, 28, 1), "mnist", "0,1,2", "photos", "crop"),
+        ((28, 28, 1), "/data/mine", "cat,dog", "digits", "center"),
+    ],
+)
+def test_digits_are_centred_and_others_resized(
+    shape: tuple[int, int, int], dataset: str, names: str, kind: str, fit: str
+) -> None:
+    settings = {"shape": shape, "dataset": dataset, "class_names": names, "kind": kind}
+    assert PipelineConfig().replace("data", **settings).data.images.fit == fit
+
+
+def test_digits_have_no_colours() -> None:
+    with pytest.raises(ConfigError, match=r"data.kind = digits is for grey images: set data.channels=1"):
+        PipelineConfig().replace("data", shape=(28, 28, 3), kind="digits")
 
 
 def test_what_is_allowed_already_stays_allowed(tmp_path: Path) -> None:

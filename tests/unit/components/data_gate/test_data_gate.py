@@ -160,7 +160,6 @@ def leaked(data: Data) -> Data:
 DAMAGE: dict[str, tuple[Callable[[Data], Data], str]] = {
     "class missing in test": (lambda d: of_file(d, "t10k", without_class_3), "test.missing_class"),
     "class missing in training": (lambda d: of_file(d, "train", without_class_3), "train.missing_class"),
-    "class missing everywhere": (lambda d: both(d, without_class_3), "train.missing_class"),
     "labels shuffled in test": (lambda d: of_file(d, "t10k", shuffled), "test.agreement"),
     "labels shuffled in training": (lambda d: of_file(d, "train", shuffled), "train.agreement"),
     "images inverted in test": (lambda d: of_file(d, "t10k", inverted), "test.skew.mean_intensity"),
@@ -356,6 +355,41 @@ def counts() -> st.SearchStrategy[list[int]]:
 
 
 @given(counts(), counts())
+def test_photos_have_channels_and_sharpness() -> None:
+    flat = np.full((12, 12, 3), (255, 51, 0), np.uint8)
+    lines = np.zeros((12, 12, 3), np.uint8)
+    lines[::2] = 60
+    found = image_facts.image_facts(np.stack([flat, lines]))
+    assert tuple(found) == image_facts.fact_names(colour=True)
+    np.testing.assert_allclose([found[name][0] for name in image_facts.CHANNEL_MEANS], [1, 0.2, 0])
+    # Half of the steps are of 60 levels, the others of none; a quarter of 255 is 1.
+    np.testing.assert_allclose(found[image_facts.SHARPNESS], [0, 30 / 63.75], rtol=1e-5)
+
+
+def test_a_class_that_no_split_has_and_pictures_left_out_are_told_and_stop_nothing(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = {
+        split: (images[labels != 3], labels[labels != 3]) for split, (images, labels) in digits.items()
+    }
+    write = write_examples
+
+    def with_properties(data: Data, folder: Path) -> standard_artifacts.Examples:
+        examples = write(data, folder)
+        examples.set_string_custom_property("absent_classes", "[3]")
+        examples.set_string_custom_property("class_names", json.dumps([f"digit {n}" for n in range(10)]))
+        (folder / "skipped.json").write_text(json.dumps({"train/3.png": "broken"}))
+        return examples
+
+    monkeypatch.setattr(f"{__name__}.write_examples", with_properties)
+    blessing = run_gate(tmp_path, without)
+    report = json.loads(Path(blessing.uri, DATA_GATE_FILE).read_text())
+    assert report["absent_classes"] == ["digit 3"]
+    assert report["skipped"] == {"train/3.png": "broken"}
+    assert report["examples"] == {split: len(labels) for split, (_, labels) in without.items()}
+    assert report["allowed"] == []
+
+
 def test_distances_are_distances(first: list[int], second: list[int]) -> None:
     labels, worst = distance.of_labels(first, second)
     assert 0 <= labels.value <= 1

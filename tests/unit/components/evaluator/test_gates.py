@@ -246,6 +246,19 @@ def judged() -> Verdict:
     )
 
 
+def test_gates_name_classes_and_pass_over_those_that_no_split_has() -> None:
+    of = answers([0, 0, 2, 2], [0, 0, 2, 2])
+    known = gates.Classes(("cat", "dog", "fox"), frozenset({1}))
+    found = gates.judge(closed(class_accuracy=0.9, class_examples=2), of, classes=known)
+    assert {gate.slice_name for gate in found if gate.name.startswith("class")} == {
+        "class cat",
+        "class fox",
+    }
+    assert all(gate.passed for gate in found)
+    (refused,) = [g for g in gates.judge(closed(class_examples=2), of) if not g.passed]
+    assert refused.slice_name == "class 1"
+
+
 def test_a_verdict_comes_back_as_it_was(judged: Verdict) -> None:
     assert verdict.from_json(judged.to_json()) == judged
     measure = Measure(0.5, 0.4, 0.6, 10)
