@@ -354,7 +354,6 @@ def counts() -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, 1000), min_size=2, max_size=12).filter(any)
 
 
-@given(counts(), counts())
 def test_photos_have_channels_and_sharpness() -> None:
     flat = np.full((12, 12, 3), (255, 51, 0), np.uint8)
     lines = np.zeros((12, 12, 3), np.uint8)
@@ -390,6 +389,7 @@ def test_a_class_that_no_split_has_and_pictures_left_out_are_told_and_stop_nothi
     assert report["allowed"] == []
 
 
+@given(counts(), counts())
 def test_distances_are_distances(first: list[int], second: list[int]) -> None:
     labels, worst = distance.of_labels(first, second)
     assert 0 <= labels.value <= 1

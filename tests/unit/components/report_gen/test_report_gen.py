@@ -23,6 +23,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
 from components.artifacts import DataBlessing, Report
+from components.evaluator.robustness import CORRUPTIONS
 from components.image_example_gen.sources import idx
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.report_gen import page
@@ -295,7 +296,7 @@ def test_the_page_in_a_browser(browser: Any, make: Make, scheme: Any, width: int
     assert np.ptp(grey) > 150
     assert (np.median(grey) > 128) == (scheme == "light")
     assert view.locator(".mistakes li").count() > 10
-    assert view.locator(".chart svg").count() == 3
+    assert view.locator(".chart svg").count() == 3 + len(CORRUPTIONS)
     view.close()
 
 
