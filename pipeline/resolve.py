@@ -193,9 +193,13 @@ def facts(config: DataConfig, data: DataSet) -> dict[str, Any]:
         "shape": shape,
         "encoded": data.encoded or shape != natural,
         "num_classes": data.num_classes,
+        # With num_classes a source takes labels as they are, unless it is told otherwise.
+        "label_offset": data.label_offset or config.label_offset,
         "class_names": data.class_names,
     }
 
 
 def _channels(config: DataConfig, found: int) -> int:
-    return found if config.channels == "auto" else int(config.channels)
+    if config.channels != "auto":
+        return int(config.channels)
+    return 1 if config.kind == "digits" else found

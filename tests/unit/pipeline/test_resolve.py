@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from pipeline import code_hash
 from pipeline.cli.main import main
 from pipeline.config import ConfigError, PipelineConfig, with_settings
-from pipeline.resolve import for_a_cluster, for_this_machine, with_facts
+from pipeline.resolve import for_a_cluster, for_this_machine, inspect, with_facts
 from tests.conftest import idx_bytes, write_pair
+from tests.unit.components.image_example_gen.sources.data import class_folders
+from trainer.features import ImageInput, ImageShape
 
 COMPILE = ("compile", "--set", "push.to=artifact", "--image", "registry.example/mnist:1")
 
@@ -143,6 +145,18 @@ def test_a_class_that_no_split_has_stops_nothing_and_is_announced(tmp_path: Path
     assert "note   no example of class 1 in any split" in said.output.splitlines()
 
 
+def test_labels_from_1_are_read_again_as_they_were_found(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split in ("train", "t10k"):
+        labels = np.repeat(np.array([1, 2, 3], np.uint8), 20)
+        write_pair(tmp_path / "data", split, np.zeros((60, 20, 24), np.uint8), labels)
+    found = with_facts(PipelineConfig(), tmp_path / "data").data
+
+    # As ImageExampleGen does, with what the config then says.
+    again = inspect(found, tmp_path / "data")
+    assert (again.class_names, again.counts) == (("1", "2", "3"), {"train": (20,) * 3, "test": (20,) * 3})
+
+
 @pytest.mark.parametrize(
     ("shape", "dataset", "names", "kind", "fit"),
     [
@@ -162,7 +176,11 @@ def test_digits_are_centred_and_others_resized(
     assert PipelineConfig().replace("data", **settings).data.images.fit == fit
 
 
-def test_digits_have_no_colours() -> None:
+def test_digits_have_no_colours(tmp_path: Path) -> None:
+    class_folders(tmp_path, per_class=12)
+    settings = ["data.size=28x28", "data.kind=digits", "gates.class_examples=0"]
+    found = with_facts(with_settings(PipelineConfig(), settings), tmp_path).data
+    assert found.images == ImageInput(ImageShape(28, 28, 1), encoded=True, fit="center")
     with pytest.raises(ConfigError, match=r"data.kind = digits is for grey images: set data.channels=1"):
         PipelineConfig().replace("data", shape=(28, 28, 3), kind="digits")
 
