@@ -70,17 +70,26 @@ def variable_names(network: keras.Model) -> list[str]:
     """Of a network's variables, in their order: the same in every process, as `conv1/kernel`.
 
     Keras counts the layers that have no name through a whole process: the second network made there begins
-    with `dense_1`. Here each network counts its own.
+    with `dense_1`. Here each network counts its own. Those of a network in it begin with its name.
     """
+    names = dict(_names_by_id(network))
+    return [names.get(id(variable), variable.path) for variable in network.variables]
+
+
+def _names_by_id(network: keras.Model, prefix: str = "") -> Iterator[tuple[int, str]]:
     seen: Counter[str] = Counter()
-    names = {}
     for layer in network.layers:
-        kind = re.sub(r"_\d+$", "", layer.name)
+        name = layer.name
+        kind = re.sub(r"_\d+$", "", name)
         if kind.replace("_", "") == type(layer).__name__.lower():
-            names[layer.name] = f"{kind}_{seen[kind]}" if seen[kind] else kind
+            name = f"{kind}_{seen[kind]}" if seen[kind] else kind
             seen[kind] += 1
-    parts = (variable.path.partition("/") for variable in network.variables)
-    return [f"{names.get(layer, layer)}{slash}{rest}" for layer, slash, rest in parts]
+        if isinstance(layer, keras.Model):
+            yield from _names_by_id(layer, f"{prefix}{name}/")
+            continue
+        for variable in layer.variables:
+            _, _, rest = variable.path.rpartition(f"{layer.name}/")
+            yield id(variable), f"{prefix}{name}/{rest}"
 
 
 class EstimatorModel(keras.Model):

@@ -226,3 +226,6 @@ def test_layers_without_a_name_have_the_same_names_in_every_network() -> None:
     layers = keras.layers
     named = keras.Model(images, layers.Dense(2)(layers.Dense(3, name="mine")(layers.Dense(2)(images))))
     assert variable_names(named)[::2] == ["dense/kernel", "mine/kernel", "dense_1/kernel"]
+    inner = keras.Model(images, layers.Dense(4)(images), name="base")
+    outer = keras.Model(images, layers.Dense(2)(inner(images)))
+    assert variable_names(outer) == ["base/dense/kernel", "base/dense/bias", "dense/kernel", "dense/bias"]
