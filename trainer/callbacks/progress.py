@@ -93,6 +93,8 @@ class Progress(keras.callbacks.Callback):
         """Log, as often as was asked for, and after the last step."""
         self.step += 1
         if self.step <= self._first_step:
+            # The run before this one may have been killed after its last step.
+            self.model.stop_training = self.step >= self._steps
             return
         now = time.perf_counter()
         if self.step == self._first_step + 1:

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from components.shared import lite
 from tests.training_data import SCHEMA, Dataset, example, write_records
-from trainer import devices, warmup
+from trainer import devices, signatures, warmup
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.features import KEPT_FOLDER
 from trainer.train import run_fn
@@ -176,6 +176,32 @@ def test_a_finished_run_goes_on_as_if_it_had_not_ended(digits: Dataset, tmp_path
     assert metrics(last)["weights_sha256"] == metrics(first)["weights_sha256"]
     assert metrics(earlier)["steps"] == 8
     assert metrics(earlier)["validation_loss"] > metrics(last)["validation_loss"]
+
+
+def test_a_run_that_was_killed_after_its_last_step_makes_none_more(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str) -> dict[str, Any]:
+        # An epoch has 8 steps: the second is a half.
+        arguments = digits.fn_args(tmp_path, "tutorial", batch_size=50, precision="float32", train_steps=12)
+        arguments.model_run_dir = str(tmp_path / "model_run" / name)
+        run_fn(arguments)
+        return json.loads(Path(arguments.model_run_dir, "metrics.json").read_text())
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signatures, "export", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("1")
+    again = run("2")
+    assert (again["steps"], again["resumed_at_step"]) == (12, 12)
+    kept = list((tmp_path / "model_run").glob(f"*/{KEPT_FOLDER}/*"))
+    assert kept == [tmp_path / "model_run" / "2" / KEPT_FOLDER / "checkpoint-12.npz"]
+    afresh = run("3")
+    assert (afresh["steps"], afresh["resumed_at_step"]) == (12, 0)
+    assert again["validation_loss"] == pytest.approx(afresh["validation_loss"], abs=1e-6)
 
 
 def test_a_training_begins_with_an_exported_model(digits: Dataset, tmp_path: Path) -> None:
