@@ -42,7 +42,8 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
         A model from float32 [N, height, width, channels] in [0, 1] to logits, float32 [N, C].
 
     Raises:
-        ValueError: for images that are too small or too large for the network.
+        ValueError: for images that are too small or too large for the network, a base that cannot be read,
+            or one that is taken as it is and has other classes.
     """
     params.check_image_size(image_shape)
     images = keras.Input(image_shape, name=IMAGE)
@@ -55,15 +56,21 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
     x = known.build(x, params)
     if params.mirror:
         x = MeanWithMirrorImages(dtype="float32", name="mean_with_mirror_images")(x)
-    # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
-    last = keras.layers.Dense(
-        num_classes,
-        kernel_initializer=known.logits_initializer() or kernel_initializer(params),
-        dtype="float32",
-        name=LOGITS,
-    )
-    logits = last(x)
-    return keras.Model(images, logits, name=params.network)
+    if known.trains:
+        # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
+        last = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=known.logits_initializer() or kernel_initializer(params),
+            dtype="float32",
+            name=LOGITS,
+        )
+        x = last(x)
+    elif x.shape[-1] != num_classes:
+        raise ValueError(
+            f"trainer.base={params.base} knows {x.shape[-1]} classes and the data have {num_classes}: "
+            f"labels must be its own (data.num_classes={x.shape[-1]}), or take recipe retrain"
+        )
+    return keras.Model(images, x, name=params.network)
 
 
 def model_fn(

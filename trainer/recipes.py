@@ -202,7 +202,7 @@ class Params(Mapping[str, Any]):
                 "keras.applications such as MobileNetV2"
             )
         if self.base and not NETWORKS[self.network].needs_base:
-            raise ValueError(f"the network {self.network!r} has no base: take recipe retrain")
+            raise ValueError(f"the network {self.network!r} has no base: take recipe retrain or pretrained")
 
     def _objection(self, height: int, width: int) -> str:
         """Why images of that size are too small or too large; empty where they are not."""
@@ -389,6 +389,14 @@ def retrain() -> Params:
     )
 
 
+def pretrained() -> Params:
+    """A network that was trained before, with its own classes: judged and pushed; nothing is trained.
+
+    `--set trainer.base=FILE.keras`, or a name of keras.applications. Labels of the data are its own.
+    """
+    return Params(network="pretrained", batch_size=32, epochs=1, learning_rate=0.001)
+
+
 RECIPES = {
     "tutorial": tutorial,
     "fast": fast,
@@ -397,6 +405,7 @@ RECIPES = {
     "cifar": cifar,
     "cifar-tutorial": cifar_tutorial,
     "retrain": retrain,
+    "pretrained": pretrained,
 }
 
 

@@ -21,7 +21,7 @@ class Network:
         smallest_image: pixels in each direction that it takes at least: its layers make images smaller.
         largest_image: the most that it takes; None: it follows the size.
         needs_base: whether it stands on a network that was trained before.
-        trains: whether any of its weights are to be trained.
+        trains: whether any of its weights are to be trained; otherwise `build` makes the logits themselves.
     """
 
     module: str
@@ -53,5 +53,6 @@ NETWORKS: Mapping[str, Network] = {
     "residual": Network("trainer.networks.residual", smallest_image=16),
     "cifar": Network("trainer.networks.cifar", smallest_image=16, largest_image=64),
     "cifar_tutorial": Network("trainer.networks.cifar_tutorial", smallest_image=8, largest_image=64),
+    "pretrained": Network("trainer.networks.pretrained", smallest_image=1, needs_base=True, trains=False),
     "retrain": Network("trainer.networks.retrain", smallest_image=1, needs_base=True),
 }

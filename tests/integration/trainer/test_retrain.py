@@ -49,3 +49,36 @@ def test_new_categories_are_learned_on_a_base(
     assert accuracy == pytest.approx(written["validation_accuracy"], abs=0.006)
     frozen = keras.models.load_model(base).get_layer("conv1").kernel.numpy()
     assert any(np.array_equal(frozen, variable.numpy()) for variable in saved._weights.values())
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_network_with_its_own_classes_is_exported_as_it_is(
+    softmax: bool, digits: Dataset, tmp_path: Path
+) -> None:
+    images = keras.Input((14, 14, 3))
+    x = keras.layers.Flatten()(images)
+    x = keras.layers.Dense(10, activation="softmax" if softmax else None)(x)
+    network = keras.Model(images, x, name="small")
+    network.save(tmp_path / "whole.keras")
+    path = str(tmp_path / "whole.keras")
+
+    run_fn(digits.fn_args(tmp_path, "pretrained", base=path, base_input="tf", precision="float32"))
+
+    written = json.loads((tmp_path / "model_run" / "metrics.json").read_text())
+    saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
+    answers = saved.signatures["pixels"](tf.constant(digits.images))
+    grey = tf.repeat(digits.images[..., None] / 255, 3, axis=-1)
+    small = tf.image.resize(tf.cast(grey, tf.float32), (14, 14), antialias=True)
+    expected = network(small * 2 - 1).numpy()
+    if not softmax:
+        expected = tf.nn.softmax(expected).numpy()
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    accuracy = np.mean(expected.argmax(axis=1) == digits.labels)
+    assert written["validation_accuracy"] == pytest.approx(accuracy, abs=0.003)
+    assert (written["steps"], written["train_seconds"]) == (0, 0)
+
+
+def test_a_network_of_other_classes_is_refused(base: str, digits: Dataset, tmp_path: Path) -> None:
+    # What the base ends with is 1,024 features, which are taken for classes.
+    with pytest.raises(ValueError, match=r"knows 1024 classes and the data have 10: labels must"):
+        run_fn(digits.fn_args(tmp_path, "pretrained", base=base, base_input="unit"))

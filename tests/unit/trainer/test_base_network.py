@@ -8,9 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer.base_network import Base, BaseInput
 from trainer.features import ImageShape
+from trainer.model import build_network
 from trainer.recipes import Params, resolve
 
 SHAPE = ImageShape(16, 20, 3)
@@ -86,6 +88,17 @@ def test_weights_of_an_application_come_from_a_file(tmp_path: Path) -> None:
     x = BaseInput(base)(IMAGES)
     assert x.shape == (2, 96, 96, 3)
     assert -1 <= np.min(x) < -0.5 < 0.5 < np.max(x) <= 1
+
+
+def test_an_application_as_it_is_has_its_classes_and_its_size(tmp_path: Path) -> None:
+    drawn = keras.applications.MobileNet(weights=None, classifier_activation=None)
+    drawn.save_weights(tmp_path / "drawn.weights.h5")
+    chosen = resolve("pretrained", base="MobileNet", base_weights=str(tmp_path / "drawn.weights.h5"))
+    network = build_network(chosen, SHAPE, 1000)
+    images = tf.image.resize(IMAGES, (224, 224)) * 2 - 1
+    np.testing.assert_allclose(network(IMAGES), drawn(images), atol=1e-4)
+    with pytest.raises(ValueError, match=r"trainer.base=MobileNet knows 1000 classes and the data have 10"):
+        build_network(chosen, SHAPE, 10)
 
 
 @pytest.mark.parametrize(
