@@ -5,7 +5,8 @@ measured is the server, and loads it with `wrk` (REST) and `h2load` (gRPC; Debia
 nghttp2-client), which take less of the machine than clients in Python would. A bare call of the same model
 in a loop is measured beside it. CPU comes from /proc/PID/stat: it is the figure that
 holds on a machine that does other things too. `--against FOLDER` measures another checkout in turns with
-this one; `--model-dir` takes another model; `--endure SECONDS` is a load test of gRPC at 80 % of the most,
+this one; `--model-dir` takes another model; `--load 23` is the time in which so many copies of it are
+loaded, one after the other and side by side; `--endure SECONDS` is a load test of gRPC at 80 % of the most,
 during which the version changes again and again: failed requests and the server's memory are counted.
 """
 
@@ -17,6 +18,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -24,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -202,7 +205,7 @@ def bare_ms(version: Path, signature: str, alias: str, values: np.ndarray, secon
 
 
 def measure(options: argparse.Namespace, version: Path, folder: Path, scratch: Path) -> None:
-    """Each load on each checkout, in turns; prints a line each."""
+    """Each load on each checkout, in turns; prints the medians of the rounds."""
     alias, values = example_input(version, options.signature, options.batch)
     requests = write_requests(scratch, options.signature, alias, values)
     codes = [HERE, *([options.against.absolute()] if options.against else [])]
@@ -210,23 +213,63 @@ def measure(options: argparse.Namespace, version: Path, folder: Path, scratch: P
         f"{'':14}"
         + "".join(f"{name:>12}" for name in ("clients", "requests/s", "CPU ms", "p50 ms", "p99 ms"))
     )
-    for _ in range(options.rounds):
-        for code in codes:
-            with served(code, folder, scratch) as server:
-                for transport, clients in itertools.product(options.transports, options.clients):
-                    load = LOADS[transport]
-                    load(server, requests, clients, WARM_UP_S)
+    found: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
+    with ExitStack() as stack:
+        # All at once: one that nobody asks costs nothing, and turns that are short even out what else runs.
+        servers = [(code.name[:8], stack.enter_context(served(code, folder, scratch))) for code in codes]
+        for turn in range(-1, options.rounds):
+            for transport, clients in itertools.product(options.transports, options.clients):
+                for name, server in servers:
                     before = server.cpu_s()
-                    measured = load(server, requests, clients, options.seconds)
-                    cpu_ms = (server.cpu_s() - before) / measured.requests * 1e3
+                    seconds = options.seconds if turn >= 0 else WARM_UP_S
+                    measured = LOADS[transport](server, requests, clients, seconds)
                     if measured.failures:
                         raise SystemExit(f"{measured.failures} requests failed")
-                    print(
-                        f"{code.name[:8]:9}{transport:5}{clients:12}"
-                        f"{measured.requests / measured.seconds:12.0f}{cpu_ms:12.3f}"
-                        f"{measured.p50_ms:12.2f}{measured.p99_ms:12.2f}",
-                        flush=True,
-                    )
+                    if turn >= 0:
+                        cpu_ms = (server.cpu_s() - before) / measured.requests * 1e3
+                        rate = measured.requests / measured.seconds
+                        found.setdefault((transport, clients, name), []).append(
+                            (rate, cpu_ms, measured.p50_ms, measured.p99_ms)
+                        )
+    for (transport, clients, name), rounds in found.items():
+        rate, cpu_ms, p50_ms, p99_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
+        print(f"{name:9}{transport:5}{clients:12}{rate:12.0f}{cpu_ms:12.3f}{p50_ms:12.2f}{p99_ms:12.2f}")
+
+
+def load_models(version: Path, count: int, scratch: Path) -> None:
+    """Seconds from the start of a server to its first answer, by models and threads that load them."""
+    folders = [scratch / "many" / f"m{number}" for number in range(count)]
+    for folder in folders:
+        shutil.copytree(version, folder / "1")
+    for models, threads in ((1, 1), (count, 1), (count, os.cpu_count() or 1)):
+        config = scratch / "models.config"
+        entries = "".join(
+            f"config {{ name: '{each.name}' base_path: '{each}' model_platform: 'tensorflow' }}\n"
+            for each in folders[:models]
+        )
+        config.write_text(f"model_config_list {{\n{entries}}}\n")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        words = [sys.executable, "-m", "serving.tensorflow_model_server", "--port=0"]
+        words += [
+            f"--rest_api_port={port}",
+            f"--model_config_file={config}",
+            f"--num_load_threads={threads}",
+        ]
+        start = time.perf_counter()
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE)
+        while True:  # it listens when all are loaded
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                if process.poll() is not None:
+                    raise SystemExit("the server ended before it was ready") from None
+                time.sleep(0.05)
+        took = time.perf_counter() - start
+        process.terminate()
+        process.wait()
+        print(f"{models} models, {threads} threads: {took:.1f} s", flush=True)
 
 
 def endure(server: Server, requests: Requests, version: Path, folder: Path, seconds: float) -> None:
@@ -280,6 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, metavar="FOLDER", help="another checkout, measured in turns"
     )
+    parser.add_argument("--load", type=int, default=0, metavar="MODELS", help="measure loading alone")
     parser.add_argument("--endure", type=float, default=0.0, metavar="SECONDS", help="of the load test")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -293,6 +337,9 @@ def main() -> None:
             version = shutil.copytree(newest(options.model_dir), folder / "1")
         else:
             version = write_model(folder / "1")
+        if options.load:
+            load_models(version, options.load, scratch)
+            return
         alias, values = example_input(version, options.signature, options.batch)
         bare = bare_ms(version, options.signature, alias, values, options.seconds)
         print(f"a bare call: {bare:.3f} ms of CPU")
