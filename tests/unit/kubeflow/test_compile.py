@@ -19,6 +19,8 @@ from kubeflow.compile import compile_pipeline
 from kubeflow.settings import KubeflowConfig, Node, Volume, load
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.definition import create_pipeline
+from pipeline.resolve import for_a_cluster
+from tests.unit.components.image_example_gen.sources import data
 from tests.unit.kubeflow.conftest import REPOSITORY, Compile
 
 MNIST = str(Path(sys.executable).with_name("mnist"))
@@ -268,6 +270,23 @@ def test_facts_of_the_data_are_compiled_in(tmp_path: Path, tiny_mnist_dir: Path)
     fingerprint = spec["root"]["inputDefinitions"]["parameters"]["data_fingerprint"]["defaultValue"]
     assert fingerprint in done.stdout
     assert str(tiny_mnist_dir) not in (tmp_path / "f").read_text()
+
+
+def test_what_images_are_goes_to_every_node_that_reads_them(tmp_path: Path) -> None:
+    data.class_folders(tmp_path / "photos", per_class=12)
+    settings = ["data.size=32x48", "data.fit=pad", "gates.class_examples=0", "push.to=artifact"]
+    config, kubeflow = load(None, settings)
+    spec = compile_pipeline(for_a_cluster(config, tmp_path / "photos"), kubeflow).pipeline_spec
+    tasks = spec["root"]["dag"]["tasks"]
+    wanted = {"shape": [32, 48, 3], "encoded": True, "fit": "pad"}
+
+    def constant(node: str, name: str) -> dict:
+        return json.loads(tasks[node]["inputs"]["parameters"][name]["runtimeValue"]["constant"])
+
+    assert constant("ImageExampleGen", "images") == wanted
+    for node in ("Transform", "Trainer"):
+        assert constant(node, "custom_config")["images"] == wanted
+    assert constant("Trainer", "custom_config")["class_names"] == list(data.CLASSES)
 
 
 @pytest.mark.parametrize(
