@@ -23,6 +23,9 @@ def load(path: str, setting: str) -> Any:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{setting}={path}: {error}; it must be importable: see PYTHONPATH") from error
+    except Exception as error:  # whatever the module does when it is imported
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{setting}={path}: {module} cannot be imported: {message}") from error
     if not callable(found):
         raise ValueError(f"{setting}={path}: this is no function but a {type(found).__name__}")
     return found

@@ -147,11 +147,16 @@ def build_model(
         config: of the run, for the model function.
 
     Raises:
-        ValueError: for a model function with other arguments than it may have.
+        ValueError: for a model function with other arguments than it may have, or layers that are no model.
     """
     keras.utils.set_random_seed(params.seed)
     function = ModelFunction(model_fn)
     network = build_network(params, image_shape, num_classes) if function.takes_network else None
+    if function.takes_network and not isinstance(network, keras.Model):
+        raise ValueError(
+            "build_network must return a keras.Model of images, which the model function calls; it "
+            f"returned a {type(network).__name__}"
+        )
     model = EstimatorModel(
         function,
         network,

@@ -84,6 +84,9 @@ class UserFunctions:
                 params.batch_size,
             )
         except Exception as error:
+            codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+            if self.build_network is not model.build_network and codes & {_code(self.build_network)}:
+                name = f"build_network ({self.build_network.__module__}.{self.build_network.__qualname__})"
             raise ValueError(f"{name}: {_in_one_line(error)}") from error
         reported = (*traced.values, *traced.running)
         if (params.keep == "best" or params.patience) and "accuracy" not in reported:
@@ -99,9 +102,15 @@ class UserFunctions:
         """The user's: those of `trainer.callbacks`, and those that the model function returned as hooks.
 
         Raises:
-            ValueError: where `trainer.callbacks` returned something else.
+            ValueError: where `trainer.callbacks` returned something else, or could not.
         """
-        made = list(self.make_callbacks(params, config)) if self.make_callbacks else []
+        try:
+            made = list(self.make_callbacks(params, config)) if self.make_callbacks else []
+        except Exception as error:
+            raise ValueError(
+                f"trainer.callbacks: {_in_one_line(error)}: it is a function of (params, config) that "
+                "returns a list of Keras callbacks"
+            ) from error
         for callback in made:
             if not isinstance(callback, keras.callbacks.Callback):
                 raise ValueError(f"trainer.callbacks: this is no keras.callbacks.Callback: {callback}")
@@ -192,6 +201,10 @@ def check(
             f"'probabilities', float32 [N, C]; there are {sorted(traced.predictions)}"
         )
     return (features.LOSS, *traced.values, *traced.running)
+
+
+def _code(function: Callable[..., Any]) -> Any:
+    return getattr(function, "__code__", None)
 
 
 def _in_one_line(error: BaseException) -> str:

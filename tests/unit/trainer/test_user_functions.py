@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from tests.oracle.cnn_mnist import cnn_model_fn
 from tests.unit.trainer import own_model
 from trainer import tf1, user_functions
 from trainer.estimator import EstimatorSpec, LoggingTensorHook, ModeKeys, RunConfig, minimize
-from trainer.estimator_model import EstimatorModel
+from trainer.estimator_model import EstimatorModel, Traced
 from trainer.features import ImageShape
 from trainer.recipes import Params, resolve
 from trainer.user_functions import UserFunctions
@@ -201,6 +202,53 @@ def test_what_is_wrong_is_one_line_before_anything_runs(
         user_functions.check(settings, params(**overrides), SHAPE, 3)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("model_fn (tests.unit.trainer.test_user_functions.wrong.")
+
+
+def failing_network(*_: Any) -> Any:
+    raise RuntimeError("no such layer")
+
+
+@pytest.mark.parametrize(
+    ("functions", "said"),
+    [
+        (
+            UserFunctions(build_network=failing_network),
+            r"^build_network \(.*failing_network\): RuntimeError: no such layer \(.*\.py, line",
+        ),
+        (
+            UserFunctions(build_network=lambda *_: None),
+            r"must return a keras\.Model .* returned a NoneType",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_made_are_one_line(functions: UserFunctions, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        functions.build(params(), SHAPE, 3, 5, RunConfig())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda *_: None, "'NoneType' object is not iterable"),
+        (lambda params: [params], r"takes 1 positional argument but 2 were given"),
+        (lambda *_: [1 / 0], r"ZeroDivisionError: division by zero \(.*, line \d+\)"),
+    ],
+)
+def test_callbacks_that_cannot_be_made_are_one_line(make: Any, said: str) -> None:
+    functions = UserFunctions(make_callbacks=make)
+    with pytest.raises(ValueError, match=rf"^trainer\.callbacks: .*{said}.*: it is a function of \(params"):
+        functions.callbacks(params(), RunConfig(), Traced())
+
+
+def test_a_module_that_fails_when_it_is_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_module.py").write_text("RATE = 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^trainer\.model_fn=failing_module\.f: .*ZeroDivisionError: division"
+    ):
+        UserFunctions.load({"model_fn": "failing_module.f"})
 
 
 def test_what_is_right_passes_in_under_five_seconds() -> None:
