@@ -12,7 +12,7 @@ IMAGE ?= $(PROGRAM)-tfx:$(TARGET)
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench bench-smoke conformance oracle image test-image lock clean help
+.PHONY: setup data run serve check coverage test test-flink test-fresh lint bench bench-smoke conformance oracle image test-image test-cluster lock clean help
 
 setup: $(READY)  ## build .venv: the locked packages, byte-compiled
 
@@ -72,6 +72,10 @@ image: $(READY)  ## the image of the Kubeflow steps, or of the server: TARGET=cp
 
 test-image: data image  ## build the image and run a step of the compiled pipeline in it
 	@TEST_IMAGE=$(IMAGE) TEST_ENGINE=$(or $(ENGINE),$$(setup/find_engine.sh)) TEST_RUN_ARGS="$(RUN_ARGS)" $(BIN)/pytest -m image tests/integration/kubeflow/test_image.py
+
+test-cluster: data  ## the pipeline on a Kubeflow Pipelines: MNIST_KFP_HOST=… MNIST_IMAGE=… make test-cluster (docs/kind.md)
+	@test -n "$$MNIST_KFP_HOST" -a -n "$$MNIST_IMAGE" || { echo "which cluster? MNIST_KFP_HOST=http://localhost:8080 MNIST_IMAGE=NAME make test-cluster"; exit 2; }
+	@$(BIN)/pytest -m cluster tests/integration/kubeflow/test_cluster.py
 
 lock: $(READY)  ## write uv.lock again from pyproject.toml
 	@$(BIN)/python -m setup.lock

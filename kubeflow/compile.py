@@ -24,7 +24,9 @@ from pipeline.nodes import NodeId
 
 Json = Any
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
-CHECKPOINTS = ".checkpoints"  # on the Trainer's volume; servers look at folders with a number alone
+CHECKPOINTS = (
+    ".checkpoints"  # on the Trainer's volume, or in the bucket; servers look at folders with a number alone
+)
 INPUTS_SPEC_FLAG = "--json_serialized_inputs_spec_args"
 _DESCRIPTION = "MNIST from IDX files to a pushed model."
 
@@ -107,16 +109,26 @@ def _for_the_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> Pipeli
         # Without a volume there is no folder that outlives the pod; a plain Kubeflow Pipelines has none.
         push = {"destination": volumes[0].path} if volumes else {"to": "artifact"}
         config = config.replace("push", **push)
-    volumes = kubeflow.of(NodeId.TRAINER).volumes
-    if volumes and not config.trainer.checkpoint_dir:
+    lasting = _lasting_folder(kubeflow)
+    if lasting and not config.trainer.checkpoint_dir:
         # A pod that is started again goes on from there.
-        folder = f"{volumes[0].path}/{CHECKPOINTS}/{config.name}"
-        config = config.replace("trainer", checkpoint_dir=folder)
+        config = config.replace("trainer", checkpoint_dir=f"{lasting}/{CHECKPOINTS}/{config.name}")
     gpus = kubeflow.of(NodeId.TRAINER).gpus
     if gpus and not config.trainer.gpus:
         # A pod that was given GPUs and sees none shall fail at once.
         config = config.replace("trainer", gpus=gpus)
     return config
+
+
+def _lasting_folder(kubeflow: KubeflowConfig) -> str:
+    """Where the Trainer can write what outlives its pod; "" where there is nothing.
+
+    TensorFlow opens gs:// by itself, with what the pod may do, and no other object store.
+    """
+    volumes = kubeflow.of(NodeId.TRAINER).volumes
+    if volumes:
+        return volumes[0].path
+    return kubeflow.pipeline_root if kubeflow.pipeline_root.startswith("gs://") else ""
 
 
 def _with_the_volume_of_models(config: PipelineConfig, kubeflow: KubeflowConfig) -> KubeflowConfig:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from components.shared import files
 from kubeflow import bindings
-from pipeline.runtime import environment
+from pipeline.runtime import environment, process
 
 Json = Any
 
@@ -42,7 +42,7 @@ TFX_VERSION = "tfx_version"
 # pod has in common with the one before it.
 UMASK = 0o002
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("kubeflow.entrypoint")  # in a step it is __main__
 
 
 def with_types(executor_input: Json, inputs_spec: Json) -> None:
@@ -203,13 +203,51 @@ class StepError(Exception):
     """The executor's error, in words of remote URIs."""
 
 
+class _Chatter(logging.Filter):
+    """Drops what libraries tell at INFO of each step and nobody asks for, by the file that tells it."""
+
+    FILES = (
+        # All artifacts of the step as protos: hundreds of lines; `run_step` tells their URIs.
+        "tfx/orchestration/kubeflow/v2/container/kubeflow_v2_run_executor.py",
+        # Packages that this project does not use are not installed.
+        "tensorflow_model_analysis/utils/model_util.py",
+        "tfx/components/bulk_inferrer/executor.py",
+        # Each feature, each time that Transform looks at it.
+        "tfx_bsl/tfxio/tensor_representation_util.py",
+        "tfx/utils/dependency_utils.py",
+        "tensorflow/python/checkpoint/functional_saver.py",
+        "tensorflow/python/saved_model/signature_serialization.py",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to tell it."""
+        return record.levelno > logging.INFO or not record.pathname.endswith(self.FILES)
+
+
 def _quieten() -> None:
     """Keep from the step's log what says nothing of the step."""
     # Beam tells at INFO each stage and each translation of a pipeline: half of the lines of a step.
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        # TensorFlow calls it an error that there is no GPU. Where there is one, its errors are wanted.
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Chatter())
+    if not _has_gpu():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _has_gpu() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+@contextmanager
+def _without_complaints_about_cuda() -> Iterator[None]:
+    """TensorFlow says several times, once as an error, that there is no GPU. Where one is, it may speak."""
+    if _has_gpu():
+        yield
+        return
+    with process.silent_errors():
+        yield
+        if tensorflow := sys.modules.get("tensorflow"):
+            tensorflow.config.list_physical_devices()
 
 
 class Terminated(BaseException):
@@ -230,7 +268,9 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
         answer = work / output_file.name
         executor_input["outputs"]["outputFile"] = str(answer)
         arguments.json_serialized_invocation_args = json.dumps(executor_input)
-        with environment.heavy_imports():
+        for place, uri in _places(executor_input, remote):
+            _LOG.info("%s: %s", place, uri)
+        with environment.heavy_imports(), _without_complaints_about_cuda():
             from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
             from pipeline.runtime import beam_memo
@@ -239,6 +279,14 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
         executor_output = json.loads(answer.read_text())
         to_remote(executor_output, remote, metrics)
         files.write_text(output_file, json.dumps(executor_output, indent=2))
+
+
+def _places(executor_input: Json, remote: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each artifact of the step: what it is called, and its URI."""
+    for side in ("inputs", "outputs"):
+        for name, artifacts in sorted(executor_input[side].get("artifacts", {}).items()):
+            for artifact in artifacts["artifacts"]:
+                yield f"{side[:-1]} {name}", remote.get(artifact["uri"], artifact["uri"])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kubeflow.bindings import decode
 from kubeflow.platform import SHARED_MEMORY
 from kubeflow.settings import SCHEMES, bucket
 from kubeflow.spec import SCHEMA_VERSION, File
@@ -20,6 +22,7 @@ MODULE_FILE = (
 LONGEST_TASK_NAME = 128 - len("-driver")  # Argo's limit; each task gets a driver of its own
 _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _TITLE = re.compile(r"[a-z][a-z0-9_-]*\.[A-Z][A-Za-z0-9_-]*")
+CHECKPOINT_DIR = "checkpoint_dir"  # of the Trainer's custom_config
 _SPAN = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(:[^}]*)?\}")
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 _LAUNCHER_FOLDERS = ("/oci", "/kfp-launcher", "/kfp-workspace")
@@ -192,17 +195,25 @@ def imports(file: File, pipeline_root: str, given: Mapping[str, Any]) -> Iterato
 
 
 def remote_paths(file: File) -> Iterator[Finding]:
-    """Only artifacts are downloaded and uploaded."""
+    """Only artifacts are downloaded and uploaded; checkpoints on GCS are TensorFlow's own business."""
     for task in file.tasks:
         if "container" not in file.executor(task):
             continue
         for name, value in file.values(task):
-            match = (
-                re.search(rf"\b({'|'.join(SCHEMES)})://[^\s\"']+", value)
-                if isinstance(value, str)
-                else None
-            )
-            if match:
+            if not isinstance(value, str):
+                continue
+            settings = decode(value)
+            folder = settings.get(CHECKPOINT_DIR, "") if isinstance(settings, dict) else ""
+            if isinstance(folder, str) and folder.startswith("gs://"):
+                value = json.dumps({key: each for key, each in settings.items() if key != CHECKPOINT_DIR})
+            match = re.search(rf"\b({'|'.join(SCHEMES)})://[^\s\"']+", value)
+            if match and match[0] == folder:
+                yield Finding(
+                    f"{task}.{name}",
+                    f"keeps its checkpoints in {folder}, which TensorFlow cannot open; name a folder on a "
+                    "volume of that node, or one of gs://",
+                )
+            elif match:
                 yield Finding(
                     f"{task}.{name}",
                     f"names {match[0]}, which nobody downloads or uploads: only artifacts are; use an "

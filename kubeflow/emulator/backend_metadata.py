@@ -1,9 +1,14 @@
-"""ML Metadata as Kubeflow's driver and launcher use it: what goes in, and what of it comes out again."""
+"""What Kubeflow's driver and launcher remember of executions and artifacts, and what comes out of it again.
+
+Up to 2.17 that is ML Metadata. Backends after pull request 13986 have tables of their own; what a step sees
+of these is another id of an artifact, and its whole schema as its type. Here both are one ML Metadata file.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ Json = Any
 CONTAINER, IMPORTER = "system.ContainerExecution", "system.ImporterExecution"
 PIPELINE, RUN = "system.Pipeline", "system.PipelineRun"
 _OUTPUT = mlmd.Event.OUTPUT
+_SCHEMA = "instance_schema"  # with an artifact; a step sees it as the artifact's type or not at all
 
 
 class MetadataError(Exception):
@@ -70,6 +76,7 @@ class BackendMetadata:
             )
             for key, value in properties.items():
                 made.custom_properties[key].CopyFrom(value)
+            made.custom_properties[_SCHEMA].string_value = schema
             (made_id,) = self._store.put_artifacts([made])
             return self._store.get_artifacts_by_id([made_id])[0]
 
@@ -89,6 +96,7 @@ class BackendMetadata:
             made = mlmd.Artifact(type_id=type_id, uri=uri, state=mlmd.Artifact.LIVE)
             for key, value in wanted.items():
                 made.custom_properties[key].CopyFrom(value)
+            made.custom_properties[_SCHEMA].string_value = schema
             (made_id,) = self._store.put_artifacts([made])
             return self._store.get_artifacts_by_id([made_id])[0]
 
@@ -171,8 +179,13 @@ def to_mlmd(value: Json) -> mlmd.Value:
     raise MetadataError("unknown/unsupported value type *structpb.Value_NullValue")
 
 
-def to_runtime_artifact(artifact: mlmd.Artifact) -> Json:
-    """An artifact as the driver hands it to the next task: its type is not known any more."""
+def to_runtime_artifact(artifact: mlmd.Artifact, native: bool = False) -> Json:
+    """An artifact as the driver hands it to the next task.
+
+    Args:
+        artifact: as it was written.
+        native: as a backend without ML Metadata does it; with it, the type is not known any more.
+    """
     metadata: dict[str, Json] = {}
     for key, value in [*artifact.properties.items(), *artifact.custom_properties.items()]:
         kind = value.WhichOneof("value")
@@ -182,9 +195,10 @@ def to_runtime_artifact(artifact: mlmd.Artifact) -> Json:
             metadata[key] = float(value.int_value)
         else:
             metadata[key] = getattr(value, kind)
+    schema = metadata.pop(_SCHEMA, "")
     return {
-        "name": str(artifact.id),
+        "name": str(uuid.uuid5(uuid.NAMESPACE_URL, str(artifact.id))) if native else str(artifact.id),
         "uri": artifact.uri,
-        "type": {"instanceSchema": ""},
+        "type": {"schemaTitle": schema} if native else {"instanceSchema": ""},
         "metadata": metadata,
     }

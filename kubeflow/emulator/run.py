@@ -104,6 +104,7 @@ class Options:
         cache: look into the cache where the file allows it.
         publish_logs: keep each step's log as an artifact, as the backend does by default.
         workers: tasks at a time.
+        native_metadata: hand artifacts on as a backend without ML Metadata does.
     """
 
     store: Path
@@ -111,6 +112,7 @@ class Options:
     cache: bool = True
     publish_logs: bool = True
     workers: int = 2
+    native_metadata: bool = False
 
     def with_root(self, pipeline_root: str) -> Options:
         """The same with another pipeline root."""
@@ -312,7 +314,8 @@ class _Emulator:
             outputs = self._metadata.outputs(execution)
             if key not in outputs:
                 raise UserError(f"cannot find output artifact key {key!r} in producer task {producer!r}")
-            artifacts[name] = {"artifacts": [to_runtime_artifact(outputs[key])]}
+            handed_on = to_runtime_artifact(outputs[key], self._options.native_metadata)
+            artifacts[name] = {"artifacts": [handed_on]}
         return artifacts
 
     def _outputs(self, task: str, pod: Path) -> Json:

@@ -148,6 +148,10 @@ class Server:
                 raise NotTakenError(404, f"Failed to get a run: Run {run_id} not found")
             case "POST", ["recurringruns"]:
                 return self._schedule(body)
+            case "GET", ["recurringruns"]:
+                return kfp.V2beta1ListRecurringRunsResponse(
+                    recurring_runs=[self._told_schedule(each) for each in self._schedules.values()]
+                )
             case method, ["recurringruns", recurring_id] if recurring_id in self._schedules:
                 schedule = self._schedules[recurring_id]
                 if method == "GET":

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
-import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from components.image_example_gen.sources import idx
 from components.shared import verdict
+from kubeflow import spec
 from kubeflow.compile import compile_pipeline
 from kubeflow.emulator import run as emulator
+from kubeflow.emulator.server import serving
 from kubeflow.settings import load
 from kubeflow.spec import File
 from tests.conftest import TINY_TRAIN
+from tests.integration.kubeflow import cluster as checks
+from tests.integration.kubeflow.cluster import Cluster
 from tests.unit.components.nearest import Nearest
 from tests.unit.kubeflow.conftest import REPOSITORY
 from tests.unit.kubeflow.emulator.test_run import Silent
 
-MNIST = str(Path(sys.executable).with_name("mnist"))
 DATA = "minio://mlpipeline/data/mnist"
-PARAMETERS = {
-    "train_steps": "20",
-    "batch_size": "32",
-    "accuracy": "0",
-    "class_accuracy": "0",
-    "model_name": "digits",
-}
+MODEL = "digits"
+SETTINGS = (
+    "kubeflow.node.retries=0",
+    "gates.calibration_error=1",
+    "gates.accuracy_drop=1",
+    "gates.class_accuracy_drop=1",
+)
+UP_TO_THE_TRAINER = (
+    "Images",
+    "CuratedSchema",
+    "ImageExampleGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "Trainer",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,46 +55,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def file(store: Path, tiny_mnist_dir: Path) -> Path:
-    path = store / "mnist.yaml"
-    example = REPOSITORY / "kubeflow" / "configs" / "example.toml"
-    settings = {
-        "kubeflow.node.retries": 0,
-        "gates.calibration_error": 1,
-        "gates.accuracy_drop": 1,
-        "gates.class_accuracy_drop": 1,
-    }
-    options = ["--data-dir", tiny_mnist_dir]
-    options += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    subprocess.run([MNIST, "compile", "-o", path, "--config", example, *options], check=True)
-    return path
-
-
-def emulate(file: Path, store: Path, *more: str, **parameters: str) -> subprocess.CompletedProcess[str]:
-    given = [f"--param={name}={value}" for name, value in (PARAMETERS | parameters).items()]
-    return subprocess.run(
-        [MNIST, "kubeflow", "emulate", file, "--store", store, *given, *more],
-        capture_output=True,
-        text=True,
-        check=False,
+def cluster(store: Path, tiny_mnist_dir: Path) -> Iterator[Cluster]:
+    """The emulator behind Kubeflow's API, with the digits in its bucket, and the file of an example."""
+    package = store / "mnist.yaml"
+    compiled = checks.mnist(
+        *("compile", "-o", package, "--config", REPOSITORY / "kubeflow" / "configs" / "example.toml"),
+        *("--data-dir", tiny_mnist_dir),
+        *(part for setting in SETTINGS for part in ("--set", setting)),
     )
+    assert compiled.returncode == 0, compiled.stderr
+    options = emulator.Options(store)
+    options.objects().put(tiny_mnist_dir, DATA)
+    with serving(options) as host:
+        yield Cluster(host, package, {"model_name": MODEL}, interval="1s", timeout_s=500)
 
 
-def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    return {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.endswith(" s")}
-
-
-def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
-    file: Path, store: Path, tiny_mnist_dir: Path
-) -> None:
-    models = store / "volumes" / "mnist-models" / "digits"
+@pytest.mark.slow
+def test_the_whole_pipeline_runs(cluster: Cluster, store: Path, tiny_mnist_dir: Path) -> None:
+    models = store / "volumes" / "mnist-models" / MODEL
     files = idx.find_files(tiny_mnist_dir)
     Nearest(*next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))).save(models / "1")
-    done = emulate(file, store, f"--put={DATA}={tiny_mnist_dir}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    first = states(done)
-    assert set(first.values()) == {"done"}
-    assert {"Images", "Trainer", "Evaluator", "Pusher"} <= set(first)
+
+    checks.every_node_runs(cluster)
 
     version = models / max(path.name for path in models.iterdir())
     assert version.name != "1"
@@ -84,42 +84,117 @@ def test_the_whole_pipeline_runs_and_the_pushed_model_answers(
     judged = verdict.from_json(verdict_file.read_text())
     assert judged.baseline is not None
     assert judged.baseline.version == "1"
-    ask = REPOSITORY / "tests" / "e2e" / "ask_model.py"
-    answers = subprocess.run(
-        [sys.executable, ask, version, tiny_mnist_dir], capture_output=True, text=True, check=True
-    )
-    by_signature = {line.split()[0]: line.split()[1:] for line in answers.stdout.splitlines()}
-    assert set(by_signature) == {"pixels", "examples", "serving_default"}
-    assert len({tuple(classes) for classes in by_signature.values()}) == 1
-    labels = np.frombuffer((tiny_mnist_dir / "t10k-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
-    assert np.mean(np.array(by_signature["pixels"], int) == labels) > 0.2  # 20 steps; chance is 0.1
-
-    again = emulate(file, store)
-    assert again.returncode == 0, again.stderr
-    cached = {node for node, state in states(again).items() if state == "cached"}
-    # Importers never are; what is in production is looked at, compared with, decided on and told each time.
-    looking = {"BaselineModel", "Evaluator", "Pusher", "ReportGen"}
-    assert first.keys() - cached == {"Images"} | looking
-    # The model is in production itself by now, so it is not pushed again.
-    assert max(models.iterdir()).name == version.name
+    for log in store.rglob("executor-logs-0"):
+        lines = log.read_text().splitlines()
+        assert len(lines) < 60, f"{log}: {len(lines)} lines"
+        assert not [line for line in lines if re.search("cuda|CUDA|cuInit", line)]
 
 
-def test_a_gate_of_the_run_refuses_the_model(file: Path, store: Path) -> None:
+@pytest.mark.slow
+def test_the_pushed_model_answers(store: Path, tiny_mnist_dir: Path) -> None:
+    """After the test above, as a server on the same volume serves it."""
+    models = store / "volumes" / "mnist-models" / MODEL
+    with a_server(models) as address:
+        while checks.served_version(address, MODEL) < 0:
+            time.sleep(0.5)
+        checks.the_served_model_answers(address, MODEL, tiny_mnist_dir, at_least=0.2)  # chance is 0.1
+
+
+@pytest.mark.slow
+def test_a_schedule_trains_nothing_while_the_data_stay(cluster: Cluster, store: Path) -> None:
+    """After the tests above: the model is in production itself by now, so it is not pushed again."""
+    before = sorted((store / "volumes" / "mnist-models" / MODEL).iterdir())
+    checks.a_schedule_trains_nothing_again(cluster)
+    assert sorted((store / "volumes" / "mnist-models" / MODEL).iterdir()) == before
+
+
+@contextmanager
+def a_server(models: Path) -> Iterator[str]:
+    """Serve the models of a folder; yields the address for gRPC."""
+    command = [checks.MNIST, "serve", "--model-dir", str(models), "--port", "0", "--rest-port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        told = next(match for line in process.stdout if (match := re.search(r"gRPC (\S+:\d+)", line)))
+        yield told[1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_gate_of_the_run_refuses_the_model(cluster: Cluster, store: Path) -> None:
     """After the test above: training comes from the cache, the Evaluator has another gate."""
-    before = list((store / "volumes" / "mnist-models" / "digits").iterdir())
-    done = emulate(file, store, accuracy="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert states(done)["Trainer"] == "cached"
-    assert states(done)["Evaluator"] == states(done)["Pusher"] == "done"
-    assert list((store / "volumes" / "mnist-models" / "digits").iterdir()) == before
+    before = list((store / "volumes" / "mnist-models" / MODEL).iterdir())
+    checks.a_gate_refuses(cluster)
+    assert list((store / "volumes" / "mnist-models" / MODEL).iterdir()) == before
 
 
-def test_another_fingerprint_is_no_stale_hit(file: Path, store: Path) -> None:
+@pytest.mark.slow
+def test_another_fingerprint_is_no_stale_hit(cluster: Cluster) -> None:
     """After the tests above: the data are what they were, but the run asks for others."""
-    done = emulate(file, store, data_fingerprint="0" * 64)
-    assert done.returncode == 1
-    assert states(done)["ImageExampleGen"] == "failed"
-    assert "the data in" in done.stderr.splitlines()[-1]
+    checks.a_wrong_fingerprint_fails(cluster)
+    assert "the data in minio://" in cluster.client.get_run(cluster.runs[-1]).error.message
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_preempted_trainer_goes_on_from_its_checkpoint(
+    store: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    """After the tests above: what comes before the Trainer is in the cache.
+
+    Its process group is ended as soon as a checkpoint is on the volume, as Argo ends a preempted pod.
+    """
+    package = tmp_path / "mnist.yaml"
+    example = (REPOSITORY / "kubeflow" / "configs" / "example.toml").read_text()
+    trainer = 'retries = 1\nvolumes = [{ claim = "work", path = "/work" }]\n'
+    config = tmp_path / "with-a-volume.toml"
+    config.write_text(example.replace("[kubeflow.nodes.Trainer]\n", f"[kubeflow.nodes.Trainer]\n{trainer}"))
+    compiled = checks.mnist(
+        *("compile", "-o", package, "--config", config, "--data-dir", tiny_mnist_dir),
+        *(part for setting in SETTINGS for part in ("--set", setting)),
+        *("--set", "trainer.run_config.save_checkpoints_steps=10"),
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    file = spec.read_file(package)
+    for node in set(file.tasks) - set(UP_TO_THE_TRAINER):
+        del file.tasks[node]
+    options = emulator.Options(store, file.pipeline_root)
+    values = {"train_steps": 1000, "batch_size": 32, "accuracy": 0.0, "class_accuracy": 0.0}
+
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(end_the_trainer, store)
+        done = emulator.run(file, emulator.parameter_values(file, values), options, Silent())
+        step = killing.result()
+
+    assert done.succeeded, done.tasks
+    assert {done.tasks[node].state for node in UP_TO_THE_TRAINER[1:-1]} == {emulator.CACHED}
+    assert done.tasks["Trainer"].attempts == 2
+    first, second = (
+        (store / "objects/minio/mlpipeline/v2/artifacts/mnist/mnist" / done.run_id / "Trainer").rglob(
+            f"executor-logs-{attempt}"
+        )
+        for attempt in (0, 1)
+    )
+    assert "terminated; nothing is handed on" in next(first).read_text()
+    (went_on,) = re.findall(r"going on from step (\d+) of an earlier run", next(second).read_text())
+    assert step <= int(went_on) < 1000
+    assert not list((store / "volumes" / "work").rglob("checkpoint-*")), "the run is over"
+
+
+def end_the_trainer(store: Path) -> int:
+    """End the Trainer's process group once a checkpoint is there; returns its step."""
+    deadline = time.monotonic() + 300
+    while not (found := list((store / "volumes" / "work").rglob("checkpoint-*.npz"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink().match(f"{store}/pods/*/Trainer"):
+                os.killpg(os.getpgid(int(process.name)), signal.SIGTERM)
+                break
+    return min(int(path.stem.rpartition("-")[2]) for path in found)
 
 
 REPAIRS = {
@@ -134,6 +209,7 @@ REPAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repair", REPAIRS)
 def test_without_a_repair_the_step_fails_as_on_the_cluster(
     repair: str, tmp_path: Path, tiny_mnist_dir: Path
@@ -149,13 +225,13 @@ def test_without_a_repair_the_step_fails_as_on_the_cluster(
         ],
     )
     entrypoint = ("python", "-m", "tests.integration.kubeflow.broken_entrypoint")
-    spec = compile_pipeline(config, kubeflow, entrypoint=entrypoint).pipeline_spec
-    tasks = spec["root"]["dag"]["tasks"]
+    pipeline = compile_pipeline(config, kubeflow, entrypoint=entrypoint).pipeline_spec
+    tasks = pipeline["root"]["dag"]["tasks"]
     kept = ("Images", "CuratedSchema", "ImageExampleGen", "StatisticsGen")
-    spec["root"]["dag"]["tasks"] = {name: tasks[name] for name in kept}
+    pipeline["root"]["dag"]["tasks"] = {name: tasks[name] for name in kept}
     options = emulator.Options(tmp_path)
     options.objects().put(tiny_mnist_dir, DATA)
-    file = File(spec, {})
+    file = File(pipeline, {})
     done = emulator.run(file, emulator.parameter_values(file, {}), options, Silent())
     assert done.tasks[node].state == emulator.FAILED, done.tasks
     assert said in done.tasks[node].message

@@ -340,6 +340,21 @@ def test_a_trainer_with_a_volume_keeps_its_checkpoints_there() -> None:
     assert settings["checkpoint_dir"] == "/work/.checkpoints/mnist"
 
 
+def checkpoint_dir(*settings: str) -> str:
+    config, kubeflow = load(None, settings)
+    trainer = compile_pipeline(config, kubeflow).pipeline_spec["root"]["dag"]["tasks"]["Trainer"]
+    custom_config = json.loads(trainer["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"])
+    return custom_config.get("checkpoint_dir", "")
+
+
+def test_in_a_bucket_that_tensorflow_opens_there_are_checkpoints_without_a_volume() -> None:
+    assert checkpoint_dir("kubeflow.pipeline_root=gs://b/root") == "gs://b/root/.checkpoints/mnist"
+    assert checkpoint_dir("kubeflow.pipeline_root=s3://b/root") == ""
+    assert checkpoint_dir("trainer.checkpoint_dir=gs://b/x") == "gs://b/x"
+    with pytest.raises(ConfigError, match="which TensorFlow cannot open; name a folder on a volume"):
+        checkpoint_dir("trainer.checkpoint_dir=s3://b/x")
+
+
 def test_a_refusal_is_one_line_a_reason_and_no_file(tmp_path: Path) -> None:
     settings = ["--set", "data.uri=minio://elsewhere/data", "--set", "push.to=artifact", *IMAGES]
     done = subprocess.run(

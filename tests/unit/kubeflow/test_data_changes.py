@@ -116,29 +116,45 @@ def test_the_command_sends_the_file_with_the_node(example: Compiled, tmp_path: P
     assert NODE not in yaml.safe_dump(list(yaml.safe_load_all(path.read_text())))
 
 
+def cut_to_the_reader() -> File:
+    """The compiled pipeline up to ImageExampleGen, with the node before it."""
+    config, kubeflow = load(None, ["kubeflow.node.retries=0", "data.size=8x8", "data.num_classes=10"])
+    file = spec.read(compile_pipeline(config, kubeflow).to_yaml())
+    for task in set(file.tasks) - {"Images", READER}:
+        del file.tasks[task]
+    return data_changes.with_fingerprint_node(file)
+
+
+def states(file: File, options: emulator.Options, data: Path) -> list[str]:
+    options.objects().put(data, DATA)
+    done = emulator.run(file, emulator.parameter_values(file, {}), options, Silent())
+    assert done.succeeded, done.tasks
+    return [done.tasks[node].state for node in (NODE, READER)]
+
+
 @pytest.mark.slow
 def test_with_the_same_data_nothing_runs_and_with_others_everything(made_dir: Path, tmp_path: Path) -> None:
-    config, kubeflow = load(None, ["kubeflow.node.retries=0", "data.size=8x8", "data.num_classes=10"])
-    compiled = spec.read(compile_pipeline(config, kubeflow).to_yaml())
-    kept = {"Images", READER}
-    for task in set(compiled.tasks) - kept:
-        del compiled.tasks[task]
-    file = data_changes.with_fingerprint_node(compiled)
+    file = cut_to_the_reader()
     options = emulator.Options(tmp_path / "store", file.pipeline_root)
 
-    def states(folder: Path) -> list[str]:
-        options.objects().put(folder, DATA)
-        done = emulator.run(file, emulator.parameter_values(file, {}), options, Silent())
-        assert done.succeeded, done.tasks
-        return [done.tasks[node].state for node in (NODE, READER)]
-
-    assert states(made_dir) == ["done", "done"]
-    assert states(made_dir) == ["done", "cached"]
+    assert states(file, options, made_dir) == ["done", "done"]
+    assert states(file, options, made_dir) == ["done", "cached"]
     other = tmp_path / "other"
     shutil.copytree(made_dir, other)
     labels = other / "train-labels-idx1-ubyte"
     content = bytearray(labels.read_bytes())
     content[-1] = (content[-1] + 1) % 10
     labels.write_bytes(content)
-    assert states(other) == ["done", "done"]
-    assert states(made_dir) == ["done", "cached"], "what was made of the first data is still known"
+    assert states(file, options, other) == ["done", "done"]
+    assert states(file, options, made_dir) == ["done", "cached"], (
+        "what was made of the first is still known"
+    )
+
+
+@pytest.mark.slow
+def test_a_backend_without_ml_metadata_does_the_same(made_dir: Path, tmp_path: Path) -> None:
+    file = cut_to_the_reader()
+    options = emulator.Options(tmp_path, file.pipeline_root, native_metadata=True)
+
+    assert states(file, options, made_dir) == ["done", "done"]
+    assert states(file, options, made_dir) == ["done", "cached"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -238,6 +241,32 @@ def test_a_terminated_step_leaves_no_half_written_output(tmp_path: Path) -> None
     assert "terminated" in output.splitlines()[-1]
     assert time.monotonic() - begin < 20
     assert left_behind(tmp_path) == []
+
+
+def test_a_log_says_what_the_step_is_about_and_little_else(tmp_path: Path) -> None:
+    with step(tmp_path, fail=True) as process:
+        output, _ = process.communicate(timeout=120)
+    for noise in ("cuda", "cuInit", "InitializeLog", "is not available", "do: inputs", "custom_properties"):
+        assert noise not in output
+    assert re.search(r"kubeflow.entrypoint: output \w+: minio://bucket/root/", output)
+    assert len(output.partition("Traceback")[0].splitlines()) < 12, output
+
+
+def test_warnings_of_a_library_are_told() -> None:
+    chatter = entrypoint._Chatter()
+
+    def told(level: int, path: str) -> bool:
+        return chatter.filter(logging.LogRecord("absl", level, path, 1, "text", None, None))
+
+    file = f"/usr/lib/{chatter.FILES[0]}"
+    assert not told(logging.INFO, file)
+    assert told(logging.WARNING, file)
+    assert told(logging.INFO, "/usr/lib/tfx/components/trainer/executor.py")
+
+
+def test_the_files_that_are_not_heard_are_there() -> None:
+    site = Path(sysconfig.get_path("purelib"))
+    assert [file for file in entrypoint._Chatter.FILES if not (site / file).exists()] == []
 
 
 def test_the_flag_is_the_one_that_compile_writes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_what_a_step_wrote_reaches_the_next_one_with_its_type_blanked(tmp_path: 
     assert (tmp_path / "file").read_text() == "contents"
     assert not list((tmp_path / "store" / "objects").rglob("empty"))  # an object store has no folders
     assert not list((tmp_path / "store" / "pods").rglob("file"))
+
+
+def test_a_backend_without_ml_metadata_hands_on_the_whole_schema(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    done = run(
+        spec(
+            data=importer("minio://bucket/data"),
+            a=answering("{}", needs={"d": ("data", "result")}),
+            b=task(f'printf "%s" "$1" > {seen}', needs={"i": ("a", "o"), "d": ("data", "result")}),
+        ),
+        tmp_path / "store",
+        native_metadata=True,
+    )
+    assert done.succeeded, done.tasks
+    for artifacts in json.loads(seen.read_text())["inputs"]["artifacts"].values():
+        (artifact,) = artifacts["artifacts"]
+        assert artifact["type"] == {"schemaTitle": ANY["artifactType"]["instanceSchema"]}
+        assert str(uuid.UUID(artifact["name"])) == artifact["name"]
+        assert "instance_schema" not in artifact["metadata"]
 
 
 def test_the_driver_adds_an_output_for_the_log(tmp_path: Path) -> None:
