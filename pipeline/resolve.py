@@ -48,7 +48,9 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
             `trainer.warm_start_from` nothing to begin with, or a file of `trainer.base` is missing.
     """
     config = warm_start.on_this_machine(_with_base(_with_baseline(config)))
-    return with_facts(config, folder).replace("data", uri=str(folder.absolute()))
+    start = config.trainer.warm_start_from
+    here = start if start and "://" not in start else None
+    return with_facts(config, folder, here).replace("data", uri=str(folder.absolute()))
 
 
 def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
@@ -101,12 +103,13 @@ def _with_base(config: PipelineConfig) -> PipelineConfig:
     return config.replace("trainer", **found, base_fingerprint=digest.hexdigest()) if found else config
 
 
-def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+def with_facts(config: PipelineConfig, folder: Path | None, start: str | None = None) -> PipelineConfig:
     """Put the hashes of the code and what the data are into the config; their URI stays.
 
     Args:
         config: settings.
         folder: of the data set, which is read once; None where no copy is here.
+        start: folder with what the training begins with; None where it is not here.
 
     Raises:
         SourceError: for a data set with a fault, or too few examples.
@@ -132,7 +135,7 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
         if not config.trainer.build_network:
             params.check_image_size(config.data.shape)
             params.check_base()
-        metrics = _check_functions(config, params)
+        metrics = _check_functions(config, params, start)
         for name, setting in config.gates.metric_names.items():
             if name not in metrics:
                 raise ValueError(
@@ -143,11 +146,10 @@ def with_facts(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
     return config.model_copy(update={CODE: code})
 
 
-def _check_functions(config: PipelineConfig, params: Params) -> Sequence[str]:
+def _check_functions(config: PipelineConfig, params: Params, start: str | None) -> Sequence[str]:
     """The metrics that an evaluation in the Trainer reports, by name."""
     trainer = config.trainer
     own = (trainer.model_fn, trainer.build_network, trainer.callbacks)
-    start = trainer.warm_start_from if trainer.warm_start_fingerprint else None
     if not any((*own, start, params.base, params.optimizer_arguments, params.schedule_arguments)):
         return METRICS
     classes = config.data.num_classes or DEFAULT_NUM_CLASSES

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused_before_the_first_node(model_dir: Path) -> 
     with pytest.raises(
         ConfigError, match=r"^trainer\.warm_start_from: .*model\.ckpt-20 has no conv1/kernel, conv1/bias"
     ):
-        resolve.with_facts(given, None)
+        resolve.with_facts(given, None, str(model_dir))
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,14 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, settings: list[str], sa
 
 
 def test_a_cluster_gets_the_address_and_no_run_of_this_machine() -> None:
-    given = config("trainer.warm_start_from=s3://bucket/models/model.ckpt-7", "data.size=28x28")
+    given = config(
+        "trainer.warm_start_from=s3://bucket/models/model.ckpt-7",
+        "trainer.warm_start_fingerprint=newer",
+        "data.size=28x28",
+    )
     found = resolve.for_a_cluster(given.replace("data", num_classes=10), None).trainer
     assert (found.warm_start_from, found.warm_start_checkpoint) == ("s3://bucket/models", "model.ckpt-7")
+    assert found.warm_start_fingerprint == "newer"
     with pytest.raises(ConfigError, match="this machine's runs are not known in the cluster"):
         warm_start.in_a_cluster(config("trainer.warm_start_from=run:2026"))
 
