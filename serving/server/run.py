@@ -32,7 +32,7 @@ from serving.models.servable import Servable
 from serving.models.warmup import warm_up
 from serving.protocol.errors import ServingError, invalid
 from serving.protocol.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
-from serving.server import descriptors, http
+from serving.server import descriptions, descriptors, http
 from serving.server.grpc import ModelServicer, PredictionServicer
 from serving.server.http import HttpConfig
 from serving.server.rest import METRICS_PATH, Limits, RestApp
@@ -44,8 +44,7 @@ from serving.server.tls import Tls
 
 log = logging.getLogger(__name__)
 
-HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-REFLECTED = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+HEALTH_SERVICES = ("", descriptions.PREDICTION_SERVICE, descriptions.MODEL_SERVICE)
 READY_CHECK_S = 0.05
 RELOAD_S = 60.0  # for the models of a changed config file to answer
 GRPC_PING_S = 60
@@ -299,7 +298,7 @@ def _grpc_server(
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
-    reflection.enable_server_reflection((*filter(None, HEALTH_SERVICES), *REFLECTED), server)
+    reflection.enable_server_reflection(descriptions.NAMES, server, descriptions.Descriptions())
     return server
 
 

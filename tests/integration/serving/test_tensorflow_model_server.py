@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -21,6 +22,7 @@ from tests.unit.serving import half_plus_two
 
 WAIT_S = 120.0
 MAX_MESSAGE_BYTES = 2000
+SERVICE = "tensorflow.serving.PredictionService"
 
 
 def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
@@ -65,16 +67,26 @@ def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
                     stub.Predict(request, WAIT_S)
                 assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert f"vs. {MAX_MESSAGE_BYTES}" in refusal.value.details()
-                asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
-                (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                asked = [
+                    reflection_pb2.ServerReflectionRequest(list_services=""),
+                    # What ghz and grpcurl ask before a call.
+                    reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{SERVICE}.Predict"),
+                    reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+                ]
+                services, *files = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
                     iter(asked)
                 )
-                names = {service.name for service in answer.list_services_response.service}
-                assert {
-                    "tensorflow.serving.PredictionService",
-                    "tensorflow.serving.ModelService",
-                    "grpc.health.v1.Health",
-                } <= names
+                names = {service.name for service in services.list_services_response.service}
+                assert {SERVICE, "tensorflow.serving.ModelService", "grpc.health.v1.Health"} <= names
+                for answer in files:
+                    found = {}
+                    for content in answer.file_descriptor_response.file_descriptor_proto:
+                        file = descriptor_pb2.FileDescriptorProto.FromString(content)
+                        found[file.name] = file
+                    assert {name for file in found.values() for name in file.dependency} <= set(found)
+                    (service,) = found["tensorflow_serving/apis/prediction_service.proto"].service
+                    types = {method.name: method.input_type for method in service.method}
+                    assert types["Predict"] == ".tensorflow.serving.PredictRequest"
         finally:
             server.terminate()
             assert server.wait(WAIT_S) == 0
