@@ -18,10 +18,14 @@ from components.shared import model_store
 from pipeline import enough_data, warm_start
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
+from pipeline.history.records import History, HistoryError
+from pipeline.nodes import NodeId, Output
 from pipeline.runtime import environment, logs
 from trainer import recipes
 from trainer.features import DEFAULT_NUM_CLASSES, METRICS, ImageShape
 from trainer.recipes import Params
+
+_RUN = "run:"  # before the id of a run
 
 
 def check_recipe(config: PipelineConfig) -> Params:
@@ -88,19 +92,40 @@ def _with_baseline(config: PipelineConfig) -> PipelineConfig:
 
 
 def _with_base(config: PipelineConfig) -> PipelineConfig:
-    """Files of `trainer.base` and `trainer.base_weights`, where another content is another training."""
+    """What `trainer.base` and `trainer.base_weights` name, where another content is another training."""
+    given, weights = (getattr(config.trainer, name) or "" for name in ("base", "base_weights"))
     found: dict[str, str] = {}
-    digest = hashlib.sha256()
-    for name in ("base", "base_weights"):
-        given = getattr(config.trainer, name)
-        if not given or (name == "base" and not given.endswith(".keras")):
+    contents: list[str] = []
+    for name, value in (("base", given), ("base_weights", weights)):
+        if not value or (name == "base" and not value.endswith(".keras")):
             continue
-        file = Path(given).expanduser().absolute()
+        file = Path(value).expanduser().absolute()
         if not file.is_file():
-            raise ConfigError(f"trainer.{name}={given}: there is no such file")
-        digest.update(file.read_bytes())
+            raise ConfigError(f"trainer.{name}={value}: there is no such file")
+        contents.append(hashlib.sha256(file.read_bytes()).hexdigest())
         found[name] = str(file)
-    return config.replace("trainer", **found, base_fingerprint=digest.hexdigest()) if found else config
+    folder = _model_of_run(config, given) if given.startswith(_RUN) else Path(given).expanduser()
+    if given and folder.is_dir():
+        saved = model_store.find(str(folder.absolute()))
+        if saved is None:
+            raise ConfigError(f"trainer.base={given}: there is no SavedModel in {folder}")
+        contents.append(model_store.fingerprint(saved))
+        found["base"] = saved
+    if not found:
+        return config
+    return config.replace("trainer", **found, base_fingerprint="-".join(contents))
+
+
+def _model_of_run(config: PipelineConfig, given: str) -> Path:
+    try:
+        run = History(config).find(given.removeprefix(_RUN) or None)
+    except HistoryError as error:
+        raise ConfigError(f"trainer.base: {error}") from None
+    trainer = run.node(NodeId.TRAINER)
+    output = trainer.output(Output.MODEL) if trainer else None
+    if output is None:
+        raise ConfigError(f"trainer.base: run {run.id} has trained nothing")
+    return Path(output.uri)
 
 
 def with_facts(config: PipelineConfig, folder: Path | None, start: str | None = None) -> PipelineConfig:

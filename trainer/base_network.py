@@ -1,11 +1,13 @@
-"""A base network, trained before on other pictures: a .keras file, or one of keras.applications."""
+"""A base network, trained before on other pictures: a .keras file, keras.applications, or a run here."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer import model, warm_start
+from trainer.estimator_model import variable_names
 from trainer.features import ImageShape
 from trainer.recipes import Params
 
+DESCRIPTION_FILE = "assets.extra/network.json"
 _SUFFIX = ".keras"
 _LEAST_SIDE = 96  # pixels that a network of keras.applications gets, of smaller images too
 # As keras.applications.imagenet_utils calls what it does to 0 … 255; and two that it has no name for.
@@ -32,11 +37,13 @@ class Base:
         input_kind: what it gets: a mode of keras.applications, `unit`, `bytes`, or the name of a module of
             keras.applications, whose preprocess_input says it.
         size: height and width that it gets, pixels.
+        channels: that it gets.
     """
 
     network: keras.Model
     input_kind: str
     size: tuple[int, int]
+    channels: int = 3
 
     @classmethod
     def load(cls, params: Params, shape: ImageShape, with_top: bool = False) -> Base:
@@ -53,6 +60,8 @@ class Base:
         params.check_base()
         if params.base.endswith(_SUFFIX):
             return cls._of_file(params)
+        if Path(params.base).is_dir():
+            return cls._of_run(params, with_top)
         return cls._of_application(params, shape, with_top)
 
     @classmethod
@@ -75,6 +84,27 @@ class Base:
                     "trainer.base_input: tf (-1 … 1), torch, caffe, unit (0 … 1) or bytes (0 … 255)"
                 )
         return cls(network, kind, (height or _LEAST_SIDE, width or _LEAST_SIDE))
+
+    @classmethod
+    def _of_run(cls, params: Params, with_top: bool) -> Base:
+        about = Path(params.base, DESCRIPTION_FILE)
+        if not about.is_file():
+            raise ValueError(
+                f"trainer.base={params.base}: this is no model of a run here whose network is one of "
+                "trainer.networks"
+            )
+        given = json.loads(about.read_text())
+        shape = ImageShape(*given["image_shape"])
+        theirs = dataclasses.replace(Params(**given["params"]), precision="float32")
+        network = model.build_network(theirs, shape, given["num_classes"])
+        values = warm_start.values(params.base)
+        for name, variable in zip(variable_names(network), network.variables, strict=True):
+            if name in values.shapes:
+                variable.assign(values.read(name))
+        if not with_top:
+            network = keras.Model(network.inputs, network.layers[-1].input, name=network.name)
+        kind = params.base_input if params.base_input != "auto" else "unit"
+        return cls(network, kind, (shape.height, shape.width), shape.channels)
 
     @classmethod
     def _of_application(cls, params: Params, shape: ImageShape, with_top: bool) -> Base:
@@ -115,12 +145,14 @@ class BaseInput(keras.layers.Layer):
     def __init__(self, base: Base, **kwargs: object) -> None:
         """Make the layer for a base."""
         super().__init__(**kwargs)
-        self._kind, self._size = base.input_kind, base.size
+        self._kind, self._size, self._channels = base.input_kind, base.size, base.channels
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        """float32 [N, H, W, C] to float32 [N, height, width, 3], scaled as the base was trained."""
-        if images.shape[-1] == 1:
+        """float32 [N, H, W, C] to float32 [N, height, width, channels], scaled as the base was trained."""
+        if images.shape[-1] < self._channels:
             images = tf.repeat(images, 3, axis=-1)
+        elif images.shape[-1] > self._channels:
+            images = tf.image.rgb_to_grayscale(images)
         if tuple(images.shape[1:3]) != tuple(self._size):
             # LiteRT has no antialiasing, and nothing larger needs it.
             shrinks = images.shape[1] > self._size[0] or images.shape[2] > self._size[1]
@@ -137,8 +169,21 @@ class BaseInput(keras.layers.Layer):
         return module.preprocess_input(images * 255.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The base's size, in colour."""
-        return (input_shape[0], *self._size, 3)
+        """The base's size and channels."""
+        return (input_shape[0], *self._size, self._channels)
+
+
+def describe(model_dir: str, params: Params, shape: ImageShape, num_classes: int) -> None:
+    """Write next to a SavedModel what its network is, so that it can be a base."""
+    about = {
+        "params": dataclasses.asdict(params),
+        "image_shape": list(shape),
+        "num_classes": num_classes,
+    }
+    path = f"{model_dir}/{DESCRIPTION_FILE}"
+    tf.io.gfile.makedirs(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(about, sort_keys=True))
 
 
 class _MissingFileError(Exception):

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import devices, features, frozen, lite, run_metrics, samples, signatures, warmup
+from trainer import base_network, devices, features, frozen, lite, run_metrics, samples, signatures, warmup
 from trainer.batches import cache_budget_bytes, evaluation_batches, read_split, training_batches
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
@@ -127,6 +127,8 @@ def run_fn(fn_args: FnArgs) -> None:
     warmup.write(fn_args.serving_model_dir, images, exports)
     validation = evaluation_batches(splits.validation, transform, 500)
     samples.write(fn_args.serving_model_dir, validation, images, names)
+    if not functions.own:
+        base_network.describe(fn_args.serving_model_dir, params, image_shape, classes)
     if kind := settings.get("lite"):
         inputs, _ = next(iter(training_batches(splits.train, transform, lite.EXAMPLES, params.seed)))
         lite.write(fn_args.serving_model_dir, exact, image_shape, kind, inputs[features.IMAGE])

@@ -11,6 +11,10 @@ import pytest
 import tensorflow as tf
 
 from tests.training_data import Dataset
+from trainer.base_network import Base
+from trainer.features import ImageShape
+from trainer.model import build_network
+from trainer.recipes import resolve
 from trainer.train import run_fn
 
 
@@ -82,3 +86,35 @@ def test_a_network_of_other_classes_is_refused(base: str, digits: Dataset, tmp_p
     # What the base ends with is 1,024 features, which are taken for classes.
     with pytest.raises(ValueError, match=r"knows 1024 classes and the data have 10: labels must"):
         run_fn(digits.fn_args(tmp_path, "pretrained", base=base, base_input="unit"))
+
+
+def test_a_model_of_an_earlier_run_is_a_base(digits: Dataset, stripes: Dataset, tmp_path: Path) -> None:
+    run_fn(digits.fn_args(tmp_path / "first", "fast", precision="float32", train_steps=40))
+    earlier = str(tmp_path / "first" / "Format-Serving")
+    expected = tf.saved_model.load(earlier).signatures["pixels"](tf.constant(digits.images))
+
+    # As it is, it answers as it did.
+    whole = resolve("pretrained", base=earlier)
+    network = build_network(whole, ImageShape(28, 28, 1), 10)
+    floats = digits.images[..., None].astype(np.float32) / 255
+    np.testing.assert_allclose(network(floats), expected["logits"], atol=1e-4)
+
+    # For other images and classes it gets a new last layer.
+    second = stripes.fn_args(
+        tmp_path / "second", "retrain", base=earlier, flip=False, mirror=False, epochs=40, dropout=0.0,
+        precision="float32",
+    )  # fmt: skip
+    run_fn(second)
+    written = json.loads((tmp_path / "second" / "model_run" / "metrics.json").read_text())
+    assert written["validation_accuracy"] > 0.8
+    # Which is a base again.
+    again = Base.load(
+        resolve("retrain", base=str(tmp_path / "second" / "Format-Serving")), ImageShape(9, 9)
+    )
+    assert (again.size, again.channels, again.input_kind) == ((20, 16), 1, "unit")
+
+
+def test_a_model_of_a_function_that_is_not_ours_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="this is no model of a run here whose network is one of trainer"):
+        Base.load(resolve("retrain", base=str(tmp_path / "other")), ImageShape(28, 28))

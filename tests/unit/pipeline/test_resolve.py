@@ -304,6 +304,12 @@ def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_pat
     (tmp_path / "such.keras").write_bytes(b"no network")
     with pytest.raises(ConfigError, match=r"trainer.base=.*such.keras: "):
         for_this_machine(config.replace("trainer", base=str(tmp_path / "such.keras")), small)
+    with pytest.raises(ConfigError, match=r"trainer.base: there is no run below"):
+        for_this_machine(
+            config.replace("trainer", base="run:20").model_copy(update={"root": tmp_path}), small
+        )
+    with pytest.raises(ConfigError, match=r"trainer.base=.*small: there is no SavedModel in"):
+        for_this_machine(config.replace("trainer", base=str(small)), small)
     with pytest.raises(ConfigError, match=r"needs trainer.base: a .keras file, or a name"):
         for_this_machine(PipelineConfig().replace("trainer", recipe="retrain"), small)
     with pytest.raises(ConfigError, match=r"fetch https://.* or set trainer.base_weights"):
