@@ -57,7 +57,7 @@ R = TypeVar("R", bound=Result)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="A folder of four IDX files of your own (.gz or not); --dataset may give it a name.",
+    help="A folder of images of your own (docs/your-own-images.md); --dataset may give it a name.",
 )
 @click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
 @click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed.")

@@ -37,7 +37,7 @@ from pipeline.local.outcome import Tuned
     "--dataset", help=f"A data set known by name, fetched if need be. [default: {product.DATASET}]"
 )
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="A folder of four IDX files of your own, instead."
+    "--data-dir", type=click.Path(path_type=Path), help="A folder of images of your own, instead."
 )
 @click.option("--root", help="Everything the run writes lands below this folder. [default: var]")
 @click.option(
