@@ -305,7 +305,10 @@ def accurate() -> Params:
 
 
 def residual() -> Params:
-    """A small residual network for pictures of 32 to 128 pixels, sized for two CPU cores."""
+    """A small residual network for pictures of 32 to 128 pixels, sized for two CPU cores.
+
+    By its operations: eight epochs of 55,000 pictures of 32 x 32 x 3 are 7e13. Not run in full yet.
+    """
     return Params(
         network="residual",
         batch_size=128,
@@ -371,7 +374,12 @@ def cifar_tutorial() -> Params:
 def retrain() -> Params:
     """New categories for a network that was trained before: its features, and a new last layer.
 
-    `--set trainer.base=FILE.keras`, or a name of keras.applications; a few dozen pictures of each class do.
+    `--set trainer.base=FILE.keras`, `run:ID` or a name of keras.applications; a few dozen pictures of each
+    class do. With MobileNet up to its twelfth block (ImageNet, 96 x 96) and the first 100 pictures of each
+    class of CIFAR-10, 917 of them to train on: 72.6 % on the first 100 test pictures of each class, in
+    126 s of CPU for the whole run, on a busy machine. (`mnist run --recipe retrain --set
+    trainer.base=FILE.keras --set gates.accuracy=0.5 --set gates.class_accuracy=0.3 --set
+    gates.calibration_error=1 --set gates.robustness_examples=0`)
     """
     return Params(
         network="retrain",
