@@ -219,7 +219,8 @@ def measure(options: argparse.Namespace, version: Path, folder: Path, scratch: P
         servers = [(code.name[:8], stack.enter_context(served(code, folder, scratch))) for code in codes]
         for turn in range(-1, options.rounds):
             for transport, clients in itertools.product(options.transports, options.clients):
-                for name, server in servers:
+                # The other way round each time: who comes second has been seen 10 % better off.
+                for name, server in servers[:: -1 if turn % 2 else 1]:
                     before = server.cpu_s()
                     seconds = options.seconds if turn >= 0 else WARM_UP_S
                     measured = LOADS[transport](server, requests, clients, seconds)
