@@ -79,7 +79,9 @@ def _of_run(config: PipelineConfig, run_id: str, step: str | None) -> tuple[str,
             f"{_SETTING}: run {run.id} has no checkpoint of step {step}; there are {there}: "
             "trainer.run_config.keep_checkpoint_max says how many are kept"
         )
-    return output.uri, _CHECKPOINT.format(step) if step is not None else ""
+    if step is None:
+        return output.uri, ""
+    return str(Path(output.uri, KEPT_FOLDER)), _CHECKPOINT.format(step)
 
 
 def _split(address: str) -> tuple[str, str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.types.standard_artifacts import Model
 
 from pipeline import definition, resolve, warm_start
 from pipeline.config import ConfigError, PipelineConfig, with_settings
+from pipeline.history.connection import connection_config
 from pipeline.nodes import NodeId
+from trainer.features import KEPT_FOLDER
 
 
 @pytest.fixture
@@ -105,6 +110,57 @@ def test_what_does_not_fit_is_refused_before_the_first_node(model_dir: Path) -> 
 def test_what_makes_no_sense_is_one_line(tmp_path: Path, settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         warm_start.on_this_machine(config(f"root={tmp_path}", *settings))
+
+
+@pytest.fixture
+def past_run(tmp_path: Path) -> Path:
+    """The root of a run, 20260131-1, whose Trainer has kept the checkpoints of steps 7 and 80."""
+    root = tmp_path / "var"
+    model_run = root / "model_run" / "3"
+    (model_run / KEPT_FOLDER).mkdir(parents=True)
+    for step in (7, 80):
+        (model_run / KEPT_FOLDER / f"checkpoint-{step}.npz").write_bytes(str(step).encode())
+    store = MetadataStore(connection_config(config(f"root={root}")))
+
+    def made(kind: Any, put_type: Any, name: str) -> int:
+        return put_type(kind(name=name))
+
+    run, node = (
+        mlmd.Context(type_id=made(mlmd.ContextType, store.put_context_type, kind), name=name)
+        for kind, name in (("pipeline_run", "20260131-1"), ("node", f"mnist.{NodeId.TRAINER}"))
+    )
+    execution = mlmd.Execution(
+        type_id=made(mlmd.ExecutionType, store.put_execution_type, "Trainer"),
+        last_known_state=mlmd.Execution.COMPLETE,
+    )
+    artifact = mlmd.Artifact(
+        type_id=made(mlmd.ArtifactType, store.put_artifact_type, "ModelRun"), uri=str(model_run)
+    )
+    event = mlmd.Event(
+        type=mlmd.Event.OUTPUT, path=mlmd.Event.Path(steps=[mlmd.Event.Path.Step(key="model_run")])
+    )
+    store.put_execution(execution, [(artifact, event)], [run, node])
+    return root
+
+
+def test_a_run_is_its_last_checkpoint_or_the_one_of_a_step(past_run: Path) -> None:
+    def of(given: str) -> Any:
+        return begins_with(given, f"root={past_run}").trainer
+
+    folder = past_run / "model_run" / "3"
+    for given in ("run:20260131-1", "run:2026", "run:"):
+        assert (of(given).warm_start_from, of(given).warm_start_checkpoint) == (str(folder), "")
+    last, first = of("run:2026@80"), of("run:2026@7")
+    assert last.warm_start_from == first.warm_start_from == str(folder / KEPT_FOLDER)
+    assert (last.warm_start_checkpoint, first.warm_start_checkpoint) == (
+        "checkpoint-80.npz",
+        "checkpoint-7.npz",
+    )
+    assert last.warm_start_fingerprint != first.warm_start_fingerprint
+    with pytest.raises(ConfigError, match="run 20260131-1 has no checkpoint of step 70; there are 7, 80"):
+        of("run:2026@70")
+    with pytest.raises(ConfigError, match="there is no run '2025'"):
+        of("run:2025")
 
 
 def test_a_cluster_gets_the_address_and_no_run_of_this_machine() -> None:

@@ -16,7 +16,7 @@ from tests.unit.trainer import own_model
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
 from trainer.estimator_model import EstimatorModel, variable_names
-from trainer.features import ImageShape
+from trainer.features import KEPT_FOLDER, ImageShape
 from trainer.model import build_model
 from trainer.recipes import resolve
 from trainer.user_functions import UserFunctions
@@ -215,7 +215,8 @@ def test_the_last_checkpoints_are_kept_and_no_killed_run_is_looked_for_there(tmp
     names = sorted(path.name for path in folder.rglob("*.npz"))
     assert names == ["checkpoint-2.npz", "checkpoint-3.npz"]
     assert Store(str(tmp_path / "2"), "me").latest() is None
-    assert start_of(folder, warm_start_checkpoint="checkpoint-2.npz", **{"continue": True}).step == 2
+    for place in (folder, folder / KEPT_FOLDER, folder / KEPT_FOLDER / "Format-Serving"):
+        assert start_of(place, warm_start_checkpoint="checkpoint-2.npz", **{"continue": True}).step == 2
 
 
 def test_layers_without_a_name_have_the_same_names_in_every_network() -> None:
