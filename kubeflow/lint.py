@@ -57,7 +57,10 @@ def schema_version(file: File) -> Iterator[Finding]:
     """The backend reads one version of the language."""
     version = file.pipeline.get("schemaVersion")
     if version != SCHEMA_VERSION:
-        yield Finding("schemaVersion", f"the backend takes {SCHEMA_VERSION} alone, this is {version}")
+        yield Finding(
+            "schemaVersion",
+            f"the backend takes {SCHEMA_VERSION} alone, this is {version}; compile it again",
+        )
 
 
 def executor_kinds(file: File) -> Iterator[Finding]:
@@ -72,7 +75,9 @@ def executor_kinds(file: File) -> Iterator[Finding]:
             )
         elif not kinds & {"container", "importer"} and "dag" not in file.component(task):
             yield Finding(
-                task, f"the backend runs containers and importers, not {sorted(kinds) or 'nothing'}"
+                task,
+                f"the backend runs containers and importers, not {sorted(kinds) or 'nothing'}; make it a "
+                "component with an executor",
             )
 
 
@@ -80,9 +85,11 @@ def task_names(file: File) -> Iterator[Finding]:
     """Task names become names in Argo."""
     for task in file.tasks:
         if not _TASK_NAME.fullmatch(task):
-            yield Finding(task, "Argo allows letters, digits and '-' in a node id, nothing else")
+            yield Finding(task, "Argo allows letters, digits and '-' in a node id, nothing else: rename it")
         elif len(task) > LONGEST_TASK_NAME:
-            yield Finding(task, f"Argo allows node ids of {LONGEST_TASK_NAME} characters, not {len(task)}")
+            yield Finding(
+                task, f"Argo allows node ids of {LONGEST_TASK_NAME} characters, not {len(task)}: shorten it"
+            )
 
 
 def producers(file: File) -> Iterator[Finding]:
@@ -152,7 +159,7 @@ def defaults(file: File) -> Iterator[Finding]:
     """TFX drops the defaults of its runtime parameters."""
     for name, parameter in file.parameters.items():
         if "defaultValue" not in parameter and not parameter.get("isOptional"):
-            yield Finding(f"parameter {name}", "has no default, so every run must name it")
+            yield Finding(f"parameter {name}", "has no default, so every run must name it; give it one")
 
 
 def importers(file: File) -> Iterator[Finding]:
@@ -177,15 +184,19 @@ def imports(file: File, pipeline_root: str, given: Mapping[str, Any]) -> Iterato
         if importer is None:
             continue
         if body.get("triggerPolicy", {}).get("condition"):
-            yield Finding(task, "the backend allows no condition on an importer")
+            yield Finding(
+                task, "the backend allows no condition on an importer; put it on the node after it"
+            )
         uri = importer.get("artifactUri", {}).get("constant")
         if uri is None:
             name = importer.get("artifactUri", {}).get("runtimeParameter", "")
             uri = dict(file.values(task, given)).get(name)
         if not uri:
-            yield Finding(task, "imports nothing: its URI is empty")
+            yield Finding(task, "imports nothing: its URI is empty; name a folder in the bucket")
         elif bucket(uri) is None:
-            yield Finding(task, f"imports {uri}, which is in no object store ({', '.join(SCHEMES)})")
+            yield Finding(
+                task, f"imports {uri}, which is in no object store; copy it to one of {', '.join(SCHEMES)}"
+            )
         elif uri.startswith("minio://") and bucket(uri) != root:
             yield Finding(
                 task,
@@ -228,8 +239,8 @@ def accelerators(file: File) -> Iterator[Finding]:
         if accelerator is not None and not _RESOURCE.fullmatch(accelerator.get("type", "")):
             yield Finding(
                 task,
-                f"the accelerator {accelerator.get('type', '')!r} is no resource of Kubernetes, like "
-                "nvidia.com/gpu",
+                f"the accelerator {accelerator.get('type', '')!r} is no resource of Kubernetes; "
+                "set gpu_type to one, like nvidia.com/gpu",
             )
 
 
@@ -238,7 +249,7 @@ def images(file: File) -> Iterator[Finding]:
     for task in file.tasks:
         container = file.executor(task).get("container")
         if container is not None and not container.get("image"):
-            yield Finding(task, "has no image")
+            yield Finding(task, "has no image; set kubeflow.image")
 
 
 def retries(file: File) -> Iterator[Finding]:
@@ -248,9 +259,9 @@ def retries(file: File) -> Iterator[Finding]:
         if policy is None:
             continue
         if policy.get("backoffMaxDuration", "0s") == "0s":
-            yield Finding(task, "is never retried: Argo needs a backoffMaxDuration")
+            yield Finding(task, "is never retried: Argo needs a backoffMaxDuration; set retry_within_s")
         if not float(policy.get("backoffFactor", 0)).is_integer():
-            yield Finding(task, "Argo reads the retry's factor as a whole number")
+            yield Finding(task, "Argo reads the retry's factor as a whole number; set retry_factor to one")
 
 
 def platform_labels(file: File) -> Iterator[Finding]:
@@ -258,7 +269,8 @@ def platform_labels(file: File) -> Iterator[Finding]:
     for label in file.kubernetes:
         if label not in file.executors:
             yield Finding(
-                f"platform spec {label}", "there is no such executor, so its settings are ignored"
+                f"platform spec {label}",
+                "there is no such executor, so its settings are ignored; name a node of the pipeline",
             )
 
 
@@ -279,7 +291,8 @@ def volumes(file: File) -> Iterator[Finding]:
         claims = [mount.get("constant") for mount in settings.get("pvcMount", [])]
         for claim in sorted({c for c in claims if c is not None and claims.count(c) > 1}):
             yield Finding(
-                f"platform spec {label}", f"mounts the claim {claim} twice, which Kubernetes refuses"
+                f"platform spec {label}",
+                f"mounts the claim {claim} twice, which Kubernetes refuses; mount it once",
             )
         for mount in settings.get("pvcMount", []):
             path = PurePosixPath(mount["mountPath"])
@@ -288,7 +301,8 @@ def volumes(file: File) -> Iterator[Finding]:
             if hidden or str(path) in _ARTIFACT_FOLDERS:
                 yield Finding(
                     f"platform spec {label}",
-                    f"mounts a volume at {mount['mountPath']}, the launcher's own folder",
+                    f"mounts a volume at {mount['mountPath']}, the launcher's own folder; "
+                    "mount it elsewhere",
                 )
 
 
@@ -298,7 +312,10 @@ def restricted_profile(file: File) -> Iterator[Finding]:
         if "container" not in file.executor(task):
             continue
         if not file.pod(task).get("securityContext", {}).get("runAsNonRoot"):
-            yield Finding(task, "its pod does not say runAsNonRoot, which restricted namespaces ask for")
+            yield Finding(
+                task,
+                "its pod does not say runAsNonRoot, which restricted namespaces ask for; compile it again",
+            )
 
 
 def push_destination(file: File) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import click
 
 from kubeflow import spec
 from kubeflow.cli.watch import Printed
+from kubeflow.settings import bucket
 from pipeline.errors import RefusedError, UserError
 from pipeline.runtime import environment
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kubeflow.emulator.object_store import ObjectStore
 
 
+EXAMPLE = "minio://mlpipeline/data/mnist=var/data/mnist"
 STORE = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,7 +67,8 @@ def emulate(
     run = emulator.run(compiled, parameters, options, Printed())
     failed = {name: task.message for name, task in run.tasks.items() if task.message}
     if failed:
-        raise RefusedError("; ".join(f"{name}: {message}" for name, message in failed.items()))
+        told = "; ".join(f"{name}: {message}" for name, message in failed.items())
+        raise RefusedError(f"{told}\nthe logs of the run: {run.logs}/NODE")
     click.echo(f"run {run.run_id}: every task succeeded; artifacts, volumes and metadata are in {store}")
 
 
@@ -78,7 +81,11 @@ def put(objects: ObjectStore, uploads: tuple[str, ...]) -> None:
     for upload in uploads:
         uri, equals, path = upload.partition("=")
         if not equals:
-            raise UserError(f"{upload!r} is not of the form URI=PATH")
+            raise UserError(f"--put {upload}: write URI=PATH, like {EXAMPLE}")
         if not Path(path).exists():
-            raise UserError(f"{path}: there is no such file or folder")
+            raise UserError(f"--put {upload}: there is no file or folder {path!r}")
+        if bucket(uri) is None:
+            raise UserError(
+                f"--put {upload}: {uri!r} is in no object store; write URI=PATH, like {EXAMPLE}"
+            )
         objects.put(Path(path), uri)

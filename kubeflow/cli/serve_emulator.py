@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from kubeflow.cli.emulate import STORE, UPLOADS, put
 from pipeline import product
+from pipeline.errors import UserError
 from pipeline.runtime import environment
 
 
@@ -29,7 +31,11 @@ def serve_emulator(store: Path, uploads: tuple[str, ...], port: int, workers: in
         from kubeflow.emulator import server
     options = emulator.Options(store.absolute(), workers=workers)
     put(options.objects(), uploads)
-    with server.serving(options, port=port) as url:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(server.serving(options, port=port))
+        except OSError as error:
+            raise UserError(f"port {port}: {error.strerror}; give a free --port, 0 finds one") from None
         name = product.NAME
         click.echo(f"{url} is the --host of {name} submit, schedule and kubeflow status; Ctrl-C ends it")
         try:

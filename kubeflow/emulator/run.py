@@ -82,10 +82,17 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes:
+        run_id: its id.
+        tasks: what became of each, by name.
+        logs: folder of its artifacts, logs included, in a folder by task.
+    """
 
     run_id: str
     tasks: dict[str, TaskRun]
+    logs: Path
 
     @property
     def succeeded(self) -> bool:
@@ -168,7 +175,9 @@ class _Emulator:
         self._metadata = BackendMetadata(options.store / "metadata.db", name, self._run_id)
         root = options.pipeline_root or DEFAULT_ROOT
         if not any(root.startswith(scheme) for scheme in FOLDERS):
-            raise UserError(f"the pipeline root {root!r} is in no object store")
+            raise UserError(
+                f"the pipeline root {root!r} is in no object store; name one, like {DEFAULT_ROOT}"
+            )
         self._root = f"{root.rstrip('/')}/{name}/{self._run_id}"
         self._done: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
@@ -180,7 +189,9 @@ class _Emulator:
             raise UserError(f"failed to compile job: {finding}")
         for task, body in self._file.tasks.items():
             if "condition" in body.get("triggerPolicy", {}):
-                raise UserError(f"{task} runs on a condition, which this emulator does not evaluate")
+                raise UserError(
+                    f"{task} runs on a condition, which this emulator does not evaluate; a cluster does"
+                )
         try:
             order = self._file.order()
         except SpecError as error:
@@ -200,7 +211,7 @@ class _Emulator:
                 ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in ended:
                     self._finish(running.pop(future), future.result())
-        return Run(self._run_id, self._done)
+        return Run(self._run_id, self._done, self._objects.path(self._root))
 
     @contextmanager
     def _no_pod_left(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 import pytest
-from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, S3FileSystem, copy_files
+from pyarrow.fs import FileSystem, LocalFileSystem, S3FileSystem, copy_files
 
 from tests.integration.kubeflow import cluster as checks
 from tests.integration.kubeflow.cluster import Cluster
@@ -53,9 +53,8 @@ def upload(folder: Path, bucket: str) -> str:
             allow_bucket_creation=True,
         )
     store.create_dir(f"{root}{bucket}/{DATA}")
-    selector = FileSelector(str(folder), recursive=True)
     copy_files(
-        selector,
+        str(folder),
         f"{root}{bucket}/{DATA}",
         source_filesystem=LocalFileSystem(),
         destination_filesystem=store,

@@ -395,12 +395,23 @@ def test_the_command_says_which_task_failed(tmp_path: Path) -> None:
     )
     done = command(file, "--store", tmp_path / "store")
     assert done.returncode == 1
-    assert "no luck" in done.stderr.splitlines()[-1]
+    message, where = done.stderr.splitlines()[-2:]
+    assert message == "no luck"
+    folder = Path(where.partition(": ")[2].removesuffix("/NODE"))
+    assert list((folder / "a").rglob("executor-logs-0"))
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["a", "failed"], ["b", "skipped"]]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--param", "p"], ["--param", "p=1"], ["--put", "minio://b/x=/does/not/exist"]]
+    "arguments",
+    [
+        ["--param", "p"],
+        ["--param", "p=1"],
+        ["--put", "minio://b/x=/does/not/exist"],
+        ["--put", "minio://b/x"],
+        ["--put", "data=/tmp"],
+        ["--pipeline-root", "/tmp/x"],
+    ],
 )
 def test_bad_input_of_the_command_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"

@@ -126,3 +126,12 @@ def test_a_schedule_has_one_run_at_a_time_and_an_end(host: str, tmp_path: Path) 
     with quiet():
         wait_until(lambda: all(r.state == "SUCCEEDED" for r in client(host).list_runs().runs))
     assert (tmp_path / "begun").read_text().split() == ["x"], "the second was due while the first one ran"
+
+
+def test_a_port_that_is_taken_is_named(host: str, tmp_path: Path) -> None:
+    port = host.rpartition(":")[2]
+    result = mnist("kubeflow", "serve-emulator", "--store", tmp_path, "--port", port)
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"mnist: port {port}: ")
+    assert "give a free --port" in result.stderr
