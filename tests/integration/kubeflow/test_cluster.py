@@ -81,7 +81,7 @@ def cluster(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
     )
     assert done.returncode == 0, done.stderr
-    return Cluster(HOST, package)
+    return Cluster(HOST, package, looking=checks.LOOKING if SERVING else frozenset())
 
 
 def test_a_cluster_does_all_of_it(
