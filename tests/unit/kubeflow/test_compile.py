@@ -53,6 +53,7 @@ def test_the_nodes_are_those_of_the_local_run(four_gpus) -> None:
     assert set(four_gpus.pipeline_spec["root"]["dag"]["tasks"]) == {node.id for node in local.components}
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = subprocess.run(
@@ -197,6 +198,7 @@ OTHER_VALUES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_a_parameter_of_a_run_does_what_the_setting_does(name: str, compiled: Compile) -> None:
     """Filling a value in when the node starts gives what compiling with that value would have given."""
@@ -355,6 +357,7 @@ def test_in_a_bucket_that_tensorflow_opens_there_are_checkpoints_without_a_volum
         checkpoint_dir("trainer.checkpoint_dir=s3://b/x")
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_a_reason_and_no_file(tmp_path: Path) -> None:
     settings = ["--set", "data.uri=minio://elsewhere/data", "--set", "push.to=artifact", *IMAGES]
     done = subprocess.run(
@@ -376,6 +379,7 @@ def test_compiling_costs_little_more_than_importing_tfx(compiled: Compile) -> No
     assert time.perf_counter() - begin < 1  # of the 5 s and more that the import takes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["compile"], ["kubeflow"], ["kubeflow", "emulate"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(

@@ -97,6 +97,7 @@ def test_a_pipeline_without_a_reader_is_refused(file: File) -> None:
         data_changes.with_fingerprint_node(file)
 
 
+@pytest.mark.slow
 def test_the_command_sends_the_file_with_the_node(example: Compiled, tmp_path: Path) -> None:
     path = tmp_path / "mnist.yaml"
     path.write_text(example.to_yaml())

@@ -219,6 +219,7 @@ def left_behind(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "minio").rglob("*") if path.is_file() or path.name == "schema"]
 
 
+@pytest.mark.slow
 def test_a_failure_ends_with_the_executors_own_message(tmp_path: Path) -> None:
     with step(tmp_path, fail=True) as process:
         output, _ = process.communicate(timeout=120)
@@ -227,6 +228,7 @@ def test_a_failure_ends_with_the_executors_own_message(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_terminated_step_leaves_no_half_written_output(tmp_path: Path) -> None:
     with step(tmp_path, fail=False) as process:
         assert process.stdout is not None

@@ -289,6 +289,7 @@ EDITS: dict[str, tuple[Callable[[Spec, Spec], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_file_is_refused(edit: str, compiled: Compile) -> None:
     change, said = EDITS[edit]
@@ -296,6 +297,7 @@ def test_an_edited_file_is_refused(edit: str, compiled: Compile) -> None:
     assert found.startswith(said)
 
 
+@pytest.mark.slow
 def test_every_rule_is_broken_by_a_test_of_its_own(compiled: Compile) -> None:
     """The edits and definitions above together reach each rule; this counts those of the edits."""
     broken = set()

@@ -252,6 +252,7 @@ def test_each_file_fits_its_type(path: Path) -> None:
         openapi.check(document, kind_of(document), MODELS, document["kind"], partial=path.name in patches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_each_composition_fits_its_types(composed: dict[str, list[Json]], name: str) -> None:
     assert composed[name]

@@ -53,6 +53,7 @@ def everything(compiled: Compile, tmp_path_factory: pytest.TempPathFactory) -> F
     return spec.read(compiled(file=path).to_yaml())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_the_pods_of_every_example_are_taken(example: Path, compiled: Compile) -> None:
     file = data_changes.with_fingerprint_node(spec.read(compiled(file=example).to_yaml()))

@@ -174,6 +174,7 @@ def test_a_good_canary_gets_all_requests(cluster: Cluster) -> None:
     assert (cluster.folder / "namespace").read_text() == "team"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("last", "why"), [(page(good=250, bad=50), "fail"), (page(good=300, s=0.1), "takes 100.0 ms")]
 )

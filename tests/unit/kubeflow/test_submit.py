@@ -149,6 +149,7 @@ def test_a_run_carries_both_documents_and_typed_parameters(server: Server, packa
     }
 
 
+@pytest.mark.slow
 def test_the_service_account_is_the_one_that_the_file_was_compiled_for(
     server: Server, package: Path, compiled: Compile
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_cancelled_run_ends_the_waiting(server: Server, package: Path) -> None
     assert "canceled" in one_line(result)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_waiting_and_not_the_run(server: Server, package: Path) -> None:
     server.looks = [Look("RUNNING", [step("Trainer", "RUNNING")])]
     # Whoever starts the tests in the background has them, and all that they start, ignore SIGINT.

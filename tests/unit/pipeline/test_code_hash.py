@@ -30,6 +30,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {node for node in before if before[node] != after[node]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "nodes"),
     [
@@ -58,12 +59,14 @@ def test_an_edit_changes_the_nodes_that_import_the_file(sources: Path, file: str
     assert changed(before, code_hashes(TrainerConfig())) == nodes
 
 
+@pytest.mark.slow
 def test_a_new_file_in_a_node_s_folder_counts(sources: Path) -> None:
     before = code_hashes(TrainerConfig())
     (sources / "components/evaluator/more.py").write_text("")
     assert changed(before, code_hashes(TrainerConfig())) == {"Evaluator"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["model_fn", "build_network"])
 @pytest.mark.parametrize(
     "statement",

@@ -32,6 +32,7 @@ def small(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("run",), COMPILE], ids=["run", "compile"])
 @pytest.mark.parametrize(
     ("recipe", "message"),
@@ -110,6 +111,7 @@ FEW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("run",), COMPILE], ids=["run", "compile"])
 @pytest.mark.parametrize("case", FEW)
 def test_data_that_no_model_could_pass_with_are_refused_and_the_hint_helps(
@@ -195,6 +197,7 @@ def test_what_is_allowed_already_stays_allowed(tmp_path: Path) -> None:
     assert with_facts(for_all, folder).data.num_classes == 3
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:
     config = PipelineConfig().replace("trainer", recipe="cifar-tutorial")
     own = config.replace("trainer", build_network="tests.unit.trainer.own_model.build_network")
@@ -227,6 +230,7 @@ def test_images_that_nobody_described_are_not_compiled_for(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_fetched_copy_of_the_same_name_says_what_the_images_are(small: Path, tmp_path: Path) -> None:
     config = with_settings(PipelineConfig(), [f"root={tmp_path / 'var'}", "data.dataset=letters"])
     (tmp_path / "var/data").mkdir(parents=True)
@@ -271,6 +275,7 @@ def test_a_function_that_cannot_run_is_one_line(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -291,12 +296,14 @@ def test_a_gate_on_a_metric_that_nobody_reports_is_refused(settings: list[str], 
         with_facts(with_settings(PipelineConfig(), settings), None)
 
 
+@pytest.mark.slow
 def test_a_gate_on_a_metric_of_ones_own_passes() -> None:
     settings = ["gates.metrics.accuracy=0.9", "trainer.model_fn=tests.unit.trainer.own_model.model_fn"]
     config = with_settings(PipelineConfig(), [*settings, "gates.metrics_at_most.loss=0.5"])
     assert with_facts(config, None).gates.metric_names.keys() == {"accuracy", "loss"}
 
 
+@pytest.mark.slow
 def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_path: Path) -> None:
     config = PipelineConfig().replace("trainer", recipe="retrain", base="no/such.keras")
     with pytest.raises(ConfigError, match=r"trainer.base=no/such.keras: there is no such file"):

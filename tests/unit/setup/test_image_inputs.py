@@ -72,6 +72,7 @@ def test_secrets_carry_the_index_and_the_certificates_of_this_machine(
     assert (tmp_path / "ca.pem").read_text() == certificates.read_text()
 
 
+@pytest.mark.slow
 def test_no_certificates_are_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
 

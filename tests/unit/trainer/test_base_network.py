@@ -76,6 +76,7 @@ def test_networks_of_keras_applications_are_known_by_their_names(
     assert Base.load(params(base=saved(tmp_path, name)), SHAPE).input_kind == kind
 
 
+@pytest.mark.slow
 def test_weights_of_an_application_come_from_a_file(tmp_path: Path) -> None:
     drawn = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(96, 96, 3))
     drawn.save_weights(tmp_path / "drawn.weights.h5")
@@ -129,6 +130,7 @@ def test_a_file_that_says_too_little_is_refused(tmp_path: Path) -> None:
         Base.load(params(base=str(tmp_path / "broken.keras")), SHAPE)
 
 
+@pytest.mark.slow
 def test_missing_weights_are_named_and_never_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

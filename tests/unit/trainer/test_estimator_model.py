@@ -139,6 +139,7 @@ print("RESULT", *model.network.get_weights()[0].ravel(), logs["loss"][-1], logs[
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_end_where_one_does() -> None:
     """In processes of their own: logical devices must be declared before TensorFlow starts."""
     results = [

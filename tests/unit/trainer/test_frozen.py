@@ -44,6 +44,7 @@ def test_only_the_new_layers_learn_unless_some_are_tuned(base: str) -> None:
     assert trained(fine_tune=3) == ["conv/kernel", "conv/bias", "conv2/kernel", "conv2/bias", *new]
 
 
+@pytest.mark.slow
 def test_the_head_on_features_is_the_network_on_images(base: str, stripes: Dataset, tmp_path: Path) -> None:
     chosen = params(base)
     split = batches.read_split(stripes.patterns, 1 << 30)

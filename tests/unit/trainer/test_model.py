@@ -32,6 +32,7 @@ def network(recipe: str, **overrides: Any) -> keras.Model:
     return model.build_network(params(recipe, **overrides), SHAPE, CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", WITHOUT_BASE)
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_predict(recipe: str, precision: str) -> None:
@@ -54,6 +55,7 @@ def test_predict(recipe: str, precision: str) -> None:
     assert spec.eval_metric_ops == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", WITHOUT_BASE)
 def test_eval(recipe: str) -> None:
     spec = model.model_fn(IMAGES, LABELS, ModeKeys.EVAL, params(recipe), network(recipe))
@@ -69,6 +71,7 @@ def test_eval(recipe: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", WITHOUT_BASE)
 def test_train(recipe: str) -> None:
     layers = network(recipe)
@@ -138,6 +141,7 @@ def compiled(recipe: str, **overrides: Any) -> EstimatorModel:
     return model.build_model(params(recipe, **overrides), SHAPE, CLASSES, steps=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", WITHOUT_BASE)
 def test_evaluate_and_predict_change_no_variable(recipe: str) -> None:
     trained = compiled(recipe)

@@ -279,6 +279,7 @@ def test_a_verdict_that_contradicts_its_gates_is_none(judged: Verdict) -> None:
         verdict.from_json(judged.to_json().replace('"format": 3', '"format": 4'))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.recursive(

@@ -181,6 +181,7 @@ def test_gzipped_files_change_no_byte(
     )
 
 
+@pytest.mark.slow
 def test_more_shards_than_examples_are_all_there(tmp_path: Path) -> None:
     """13 images, all the same: one of them validates, whichever it is."""
     same: Digits = np.full((13, 2, 5), 7, np.uint8), np.zeros(13, np.uint8)

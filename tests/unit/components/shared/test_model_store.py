@@ -68,6 +68,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["everything", WHOLE[0], WHOLE[1], WHOLE[2], "nothing"])
 def test_a_server_serves_what_is_the_newest_version_for_everybody_else(
     tmp_path: Path, saved_model: Path, gone: str

@@ -388,6 +388,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_says_which_task_failed(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text(
@@ -402,6 +403,7 @@ def test_the_command_says_which_task_failed(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["a", "failed"], ["b", "skipped"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

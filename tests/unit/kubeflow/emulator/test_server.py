@@ -91,6 +91,7 @@ def client(host: str) -> Client:
         return Client(host=host, namespace="kubeflow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [("--every", "1s"), ("--cron", "* * * * * *")])
 def test_a_schedule_starts_runs_until_it_is_deleted(
     when: tuple[str, str], host: str, tmp_path: Path

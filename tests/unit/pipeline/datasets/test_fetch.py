@@ -148,6 +148,7 @@ def spoil(mirror: Mirror, how: str) -> None:
         mirror.files[name] = gzip.compress(bytes(fetch.MAX_FILE_BYTES + 1), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["html", "truncated", "other digits", "garbage inside", "empty", "missing", "a bomb"]
 )

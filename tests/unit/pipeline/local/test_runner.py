@@ -128,6 +128,7 @@ def test_outputs_of_a_cached_node_are_those_of_the_run_that_made_them(tmp_path: 
     assert uris[0] == uris[1]
 
 
+@pytest.mark.slow
 def test_only_the_trainer_sees_the_gpus(
     tmp_path: Path, orders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_only_the_trainer_sees_the_gpus(
     assert os.environ[VISIBLE_DEVICES] == "0,1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "said"),
     [("out of memory", r"^out of memory$"), ("die", r"ended without a word \(exit code 9\)")],

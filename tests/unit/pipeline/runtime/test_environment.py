@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import sys
 from pathlib import Path
@@ -19,5 +21,6 @@ import matplotlib.figure
 """
 
 
+@pytest.mark.slow
 def test_keras_does_not_bring_pyplot_and_the_charts_still_have_matplotlib(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", CODE], check=True, env=os.environ | {"HOME": str(tmp_path)})

@@ -66,6 +66,7 @@ def test_an_installed_package_of_the_same_name_is_passed_over(tmp_path: Path) ->
     assert "Compile the pipeline" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         for arguments in (["--help"], ["data", "--help"]):

@@ -58,6 +58,7 @@ def wait_until_queued(batcher: Batcher, examples: int) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_requests_that_wait_are_joined(servable: Servable) -> None:
     runs = Runs()
     batcher = Batcher(BatchingParameters(Join.ALL, num_batch_threads=1), runs)

@@ -65,6 +65,7 @@ NETWORKS: dict[str, tuple[list[int | None], Callable[[tf.Tensor], tf.Tensor], bo
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_rank_and_no_type_ends_the_process(tmp_path: Path, name: str) -> None:
     shape, function, guarded = NETWORKS[name]

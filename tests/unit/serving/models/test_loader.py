@@ -108,6 +108,7 @@ def test_an_absent_folder_is_waited_for(tmp_path: Path, versions: Path, start: S
     assert answer(loader, 2.0) == 3.0
 
 
+@pytest.mark.slow
 def test_the_newest_version_takes_over(tmp_path: Path, versions: Path, start: Start) -> None:
     shutil.copytree(versions / "00000001", tmp_path / "1")
     loader = start(ModelConfig("m", tmp_path))
@@ -121,6 +122,7 @@ def test_the_newest_version_takes_over(tmp_path: Path, versions: Path, start: St
     assert answer(loader, 2.0) == 3.0
 
 
+@pytest.mark.slow
 def test_a_version_in_use_answers_after_it_was_replaced(
     tmp_path: Path, versions: Path, start: Start
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_version_in_use_answers_after_it_was_replaced(
         assert not servable.acquire()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["graph", "variables", "empty"])
 def test_a_broken_version_leaves_the_old_one_serving(
     tmp_path: Path, versions: Path, start: Start, damage: str
@@ -195,6 +198,7 @@ def test_a_label_needs_a_version_that_answers(versions: Path, start: Start) -> N
     assert answer(loader, 2.0) == 4.0
 
 
+@pytest.mark.slow
 def test_models_come_and_go(tmp_path: Path, versions: Path, start: Start) -> None:
     loader = start(ModelConfig("m", versions))
     wait_for(lambda: loader.ready)
@@ -208,6 +212,7 @@ def test_models_come_and_go(tmp_path: Path, versions: Path, start: Start) -> Non
     assert caught.value.code is Code.UNKNOWN
 
 
+@pytest.mark.slow
 def test_a_change_of_version_without_a_failed_request(tmp_path: Path, versions: Path, start: Start) -> None:
     shutil.copytree(versions / "00000001", tmp_path / "1")
     loader = start(ModelConfig("m", tmp_path))
@@ -270,6 +275,7 @@ def test_a_version_is_warmed_up_before_it_answers(tmp_path: Path, versions: Path
         assert set(servable._callables) == {("serving_default", ("y",)), ("classify_x_to_y", ("scores",))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("records", "message"),
     [
@@ -312,6 +318,7 @@ def test_a_model_that_does_not_load_keeps_no_other_from_being_ready(
     assert loader.status("bad", None)[0].error is not None
 
 
+@pytest.mark.slow
 def test_a_failed_version_is_tried_again_so_many_times(tmp_path: Path) -> None:
     tries: list[int] = []
 

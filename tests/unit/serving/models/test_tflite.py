@@ -161,6 +161,7 @@ def test_a_broken_file_says_so(tmp_path: Path) -> None:
         TfLiteServable("m", 1, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefers", [True, False])
 def test_the_loader_takes_it_only_when_told(half_plus_two: Path, prefers: bool) -> None:
     config = ModelConfig("m", half_plus_two.parent)

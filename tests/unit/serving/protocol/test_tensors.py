@@ -196,6 +196,7 @@ def image_file(width: int, height: int, kind: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
 @settings(deadline=None)  # the first picture loads a codec
 @given(width=st.integers(1, 300), height=st.integers(1, 300))

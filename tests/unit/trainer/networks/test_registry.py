@@ -42,6 +42,7 @@ def test_for_mnist_a_network_is_what_it_always_was(name: str) -> None:
     np.testing.assert_allclose(made(images)[0, :3], logits, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", WITHOUT_BASE)
 def test_a_network_takes_every_size_that_it_promises(name: str, channels: int) -> None:

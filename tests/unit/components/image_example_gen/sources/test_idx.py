@@ -361,6 +361,7 @@ def test_a_label_above_the_given_classes_is_refused_where_it_stands(tmp_path: Pa
     assert (caught.value.path.name, caught.value.offset) == (TRAIN_LABELS, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [False, True], ids=["sparse", "gzip"])
 def test_memory_stays_below_the_buffer_however_large_the_file(tmp_path: Path, compress: bool) -> None:
     count, side = 256, 1000  # 256 MB of pixels

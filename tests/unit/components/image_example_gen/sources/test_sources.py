@@ -139,6 +139,7 @@ class TestFolder:
         (tmp_path / "cat/side.jpg").write_bytes(content)
         assert choose(tmp_path).inspect().largest == (50, 20)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF"]
     )
