@@ -176,6 +176,7 @@ def test_chance_acts_in_training_alone(overrides: dict[str, Any]) -> None:
     assert len({loss(ModeKeys.EVAL) for _ in range(4)}) == 1
 
 
+@pytest.mark.slow
 def test_a_seed_makes_training_reproducible() -> None:
     def weights(seed: int) -> list[np.ndarray]:
         trained = compiled("fast", seed=seed)
@@ -189,6 +190,7 @@ def test_a_seed_makes_training_reproducible() -> None:
     assert any(np.any(one != two) for one, two in zip(first, other, strict=True))
 
 
+@pytest.mark.slow
 def test_each_mode_of_a_recipe_is_traced_once() -> None:
     calls: Counter[str] = Counter()
 

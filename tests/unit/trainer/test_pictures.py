@@ -49,6 +49,7 @@ def test_the_first_frame_of_an_animation() -> None:
     assert np.abs(decoded.astype(int) - by_pillow(buffer.getvalue())).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("endian", ["<", ">"])
 def test_photos_are_upright_as_pillow_has_them(orientation: int, endian: str) -> None:
@@ -87,12 +88,14 @@ def test_sixteen_bits_a_pixel() -> None:
     np.testing.assert_array_equal(pictures.decode(tf.constant(content), 1).numpy()[..., 0], deep >> 8)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300))
 @settings(max_examples=40, deadline=None)
 def test_orientation_of_any_bytes(content: bytes) -> None:
     assert 1 <= pictures.orientation(tf.constant(b"\xff\xd8\xff" + content)).numpy() <= 8
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
     decoded = pictures.decode_files(tf.constant([encoded(NOISE, "PNG")]), ImageShape(20, 30, 3), "crop")
     np.testing.assert_array_equal(decoded[0], NOISE)
@@ -128,6 +131,7 @@ def test_every_size_fits(fit: str, height: int, width: int) -> None:
     assert pictures.resize(image, ImageShape(9, 7, 3), fit).shape == (9, 7, 3)
 
 
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_the_batch() -> None:
     files = [encoded(NOISE[:n, : 2 * n // 2 + 3], "JPEG") for n in range(5, 20)]
     shape = ImageShape(8, 8, 3)

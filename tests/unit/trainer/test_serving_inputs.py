@@ -52,6 +52,7 @@ def transform(folder: Path, images: ImageInput) -> tft.TFTransformOutput:
     return tft.TFTransformOutput(str(folder / "graph"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_photo_is_the_same_in_training_and_at_the_server(tmp_path: Path, fit: str) -> None:
     images = ImageInput(COLOUR, encoded=True, fit=fit)
@@ -73,6 +74,7 @@ def test_a_photo_is_the_same_in_training_and_at_the_server(tmp_path: Path, fit: 
         np.testing.assert_array_equal(trained[number], serve(tf.constant([one]))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [ImageInput(COLOUR), ImageInput(COLOUR, True), ImageInput(GREY, True)])
 def test_arrays_become_what_examples_hold(images: ImageInput) -> None:
     inputs = ServingInputs(images)

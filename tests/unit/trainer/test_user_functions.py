@@ -102,6 +102,7 @@ def own_optimizer_fn(features: Any, labels: Any, mode: str) -> EstimatorSpec:
     return EstimatorSpec(mode, loss=loss, train_op=train_op if mode == ModeKeys.TRAIN else None)
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_the_functions_own_has_its_state_in_the_checkpoint() -> None:
     def train(model: EstimatorModel) -> None:
         model.fit(IMAGES, LABELS, batch_size=7, shuffle=False, verbose=0)

@@ -71,6 +71,7 @@ def weights(model: EstimatorModel) -> dict[str, np.ndarray]:
     return {name: np.asarray(variable) for name, variable in model.named_variables().items()}
 
 
+@pytest.mark.slow
 def test_an_estimators_checkpoint_is_taken_as_it_is_by_a_function_for_tensorflow_1(
     estimators: Path,
 ) -> None:
@@ -81,6 +82,7 @@ def test_an_estimators_checkpoint_is_taken_as_it_is_by_a_function_for_tensorflow
         np.testing.assert_array_equal(value, 0.5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_several_can_be_chosen(estimators: Path) -> None:
     model = tensorflow_1s()
     start_of(estimators, warm_start_checkpoint="model.ckpt-100").apply(model)
@@ -110,6 +112,7 @@ def test_a_pattern_chooses_variables_and_leaves_the_others_as_they_were(estimato
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -189,6 +192,7 @@ def kept(folder: Path, model: EstimatorModel, *steps: int) -> Path:
     return folder / "1"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_optimizer_and_step(tmp_path: Path) -> None:
     trained = tutorial(momentum=0.9)
     images, labels = np.random.default_rng(0).random((20, *SHAPE), np.float32), np.arange(20) % 10
