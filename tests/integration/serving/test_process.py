@@ -484,6 +484,8 @@ class Authority:
         self, name: str, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool = False
     ) -> Path:
         now = datetime.now(UTC)
+        # Since Python 3.13 a client looks at all that RFC 5280 asks for.
+        usage = x509.KeyUsage(True, False, False, False, False, is_authority, is_authority, False, False)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -493,6 +495,11 @@ class Authority:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
             )

@@ -47,6 +47,8 @@ def test_an_interruption_that_a_destructor_swallows_comes_again_and_then_no_more
 def test_a_terminal_that_is_closed_does_not_end_a_run() -> None:
     script = (
         "import os, signal\nfrom pipeline.local import interruption\n"
+        # Under nohup it is ignored from the beginning.
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "with interruption.repeated_interrupts():\n    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
         "os.kill(os.getpid(), signal.SIGHUP)\n"
