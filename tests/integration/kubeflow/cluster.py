@@ -208,11 +208,9 @@ def the_served_model_answers(host: str, model: str, data: Path, at_least: float)
     """
     labels = np.frombuffer((data / "t10k-labels-idx1-ubyte").read_bytes()[8:], np.uint8)[:100]
     indices = (f"--test-index={index}" for index in range(len(labels)))
-    done = mnist(
-        *("query", "--host", host, "--model", model, "--data-dir", data, "--no-center", "--json", *indices)
-    )
+    done = mnist("query", "--host", host, "--model", model, "--data-dir", data, "--json", *indices)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
-    accuracy = np.mean([answer["digit"] == label for answer, label in zip(answers, labels, strict=True)])
+    accuracy = np.mean([answer["class"] == label for answer, label in zip(answers, labels, strict=True)])
     assert accuracy >= at_least, accuracy
     return f"{accuracy:.0%} of {len(labels)} digits"

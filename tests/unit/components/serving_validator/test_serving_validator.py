@@ -211,7 +211,7 @@ def test_a_good_model_is_blessed_and_pushed(
     ("fault", "why"),
     [
         ("wrong decoder", "signature serving_default fails: .*image"),
-        ("no pixels", "signature pixels is missing; there are examples, floats, serving_default"),
+        ("no pixels", "signature pixels is missing; there are decode, examples, floats, serving_default"),
         ("no probabilities", "has no output probabilities"),
         ("random", "differs by .* from the model's own|classes are not the model's"),
     ],
@@ -241,7 +241,7 @@ def test_warmup_requests_are_wanted(
     file.write_bytes(file.read_bytes()[:100])
     assert "warm-up requests cannot be read" in reason(validate())
     file.write_bytes(b"")
-    assert "no warm-up request is for signature examples" in reason(validate())
+    assert "no warm-up request is for signature decode" in reason(validate())
     file.unlink()
     assert "there are no warm-up requests" in reason(validate())
 
