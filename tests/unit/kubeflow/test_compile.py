@@ -37,6 +37,7 @@ def executor(compiled_file, node: str) -> dict:
     return compiled_file.pipeline_spec["deploymentSpec"]["executors"][f"{node}_executor"]
 
 
+@pytest.mark.slow
 def test_both_documents_are_the_messages_that_the_backend_reads(four_gpus) -> None:
     pipeline, platform = yaml.safe_load_all(four_gpus.to_yaml())
     spec = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
@@ -141,6 +142,7 @@ def test_secrets_env_labels_and_pull_secrets(tmp_path: Path, compiled: Compile) 
     assert "# Service account: runner\n" in file.to_yaml()
 
 
+@pytest.mark.slow
 def test_a_given_baseline_is_imported_from_where_the_run_says(compiled: Compile) -> None:
     spec = compiled("baseline.uri=minio://mlpipeline/models/3").pipeline_spec
     assert spec["root"]["inputDefinitions"]["parameters"]["baseline_uri"] == {
@@ -274,6 +276,7 @@ def test_facts_of_the_data_are_compiled_in(tmp_path: Path, tiny_mnist_dir: Path)
     assert str(tiny_mnist_dir) not in (tmp_path / "f").read_text()
 
 
+@pytest.mark.slow
 def test_what_images_are_goes_to_every_node_that_reads_them(tmp_path: Path) -> None:
     data.class_folders(tmp_path / "photos", per_class=12)
     settings = ["data.size=32x48", "data.fit=pad", "gates.class_examples=0", "push.to=artifact"]
@@ -323,6 +326,7 @@ def test_without_a_volume_the_model_stays_in_its_artifact() -> None:
     assert not destination["filesystem"].get("base_directory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "kubeflow" / "configs").glob("*.toml")), ids=str)
 def test_every_example_compiles(compiled: Compile, file: Path) -> None:
     made = compiled(file=file)
@@ -349,6 +353,7 @@ def checkpoint_dir(*settings: str) -> str:
     return custom_config.get("checkpoint_dir", "")
 
 
+@pytest.mark.slow
 def test_in_a_bucket_that_tensorflow_opens_there_are_checkpoints_without_a_volume() -> None:
     assert checkpoint_dir("kubeflow.pipeline_root=gs://b/root") == "gs://b/root/.checkpoints/mnist"
     assert checkpoint_dir("kubeflow.pipeline_root=s3://b/root") == ""

@@ -57,6 +57,7 @@ def test_the_step_answers_with_what_image_example_gen_checks(made_dir: Path, tmp
     assert answer.read_text() == found == choose(made_dir).inspect().fingerprint
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kubeflow.fingerprint", json.dumps(message(tmp_path, tmp_path / "answer"))],
@@ -71,6 +72,7 @@ def test_data_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     assert "no data set is recognised here" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_node_stands_before_the_reader_and_is_like_its_pod(file: File) -> None:
     made = data_changes.with_fingerprint_node(file)
 
@@ -91,6 +93,7 @@ def test_the_node_stands_before_the_reader_and_is_like_its_pod(file: File) -> No
     assert NODE not in file.tasks
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_a_reader_is_refused(file: File) -> None:
     del file.tasks[READER]
     with pytest.raises(spec.SpecError, match="has no ImageExampleGen"):

@@ -245,6 +245,7 @@ def test_a_terminated_step_leaves_no_half_written_output(tmp_path: Path) -> None
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_log_says_what_the_step_is_about_and_little_else(tmp_path: Path) -> None:
     with step(tmp_path, fail=True) as process:
         output, _ = process.communicate(timeout=120)

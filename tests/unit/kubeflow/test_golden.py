@@ -9,6 +9,7 @@ import pytest
 from tests.unit.kubeflow import golden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_the_examples_compile_to_what_was_reviewed(name: str) -> None:
     kept, made = golden.path(name).read_text(), golden.compiled(name)

@@ -88,6 +88,7 @@ def test_an_infra_validator_is_refused() -> None:
     assert "InfraValidator" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my_schema", "my.schema", "-schema", "s" * 122])
 def test_a_node_id_that_argo_does_not_take_is_refused(name: str) -> None:
     assert f"{name}: Argo allows" in refusal(lambda _: CuratedSchema(schema_text="").with_id(name))
@@ -161,6 +162,7 @@ def test_a_placeholder_of_another_nodes_value_is_refused() -> None:
     assert "Other.fingerprint: takes its value from a task 'Text_task'" in refusal(with_value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "said"),
     [

@@ -315,6 +315,7 @@ def test_the_checker_refuses_what_a_cluster_would(
         openapi.check(misspelt(document, path, value), kind_of(document), MODELS, document["kind"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPLETE)
 def test_pods_have_no_rights_and_bounded_resources(composed: dict[str, list[Json]], name: str) -> None:
     for pod in pods(composed[name]):

@@ -65,6 +65,7 @@ def test_the_pods_of_every_example_are_taken(example: Path, compiled: Compile) -
         assert pods.breaches(pod["spec"]) == []
 
 
+@pytest.mark.slow
 def test_the_pods_with_every_setting_are_taken(everything: File) -> None:
     for pod in all_pods(everything):
         pods.check(pod)

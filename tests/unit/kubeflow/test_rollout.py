@@ -164,6 +164,7 @@ def rollout(*more: str) -> Result:
     return CliRunner().invoke(main, ["rollout", "mnist", "--watch", "1s", "--poll", "0.05", *more])
 
 
+@pytest.mark.slow
 def test_a_good_canary_gets_all_requests(cluster: Cluster) -> None:
     cluster.looks(CANARY, page(), page(good=300))
     result = rollout("--namespace", "team")
@@ -190,6 +191,7 @@ def test_a_bad_canary_gets_none(cluster: Cluster, last: str, why: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_too_few_requests_decide_nothing(cluster: Cluster) -> None:
     cluster.looks(CANARY, page(), page(bad=20))
     result = rollout()

@@ -163,6 +163,7 @@ def test_the_service_account_is_the_one_that_the_file_was_compiled_for(
     assert [sent["service_account"] for sent in server.runs.values()] == ["mnist-runner", "ann"]
 
 
+@pytest.mark.slow
 def test_the_root_of_the_file_is_sent_because_no_server_reads_it(server: Server, package: Path) -> None:
     package.write_text(yaml.safe_dump_all([SPEC | {"defaultPipelineRoot": "minio://other/mnist"}]))
     here = ("--param", "data_uri=minio://other/data")
@@ -181,6 +182,7 @@ def test_the_root_of_the_file_is_sent_because_no_server_reads_it(server: Server,
     assert "must be minio://" in one_line(wrong)
 
 
+@pytest.mark.slow
 def test_data_out_of_reach_of_the_root_are_refused_before_anything_is_sent(
     server: Server, package: Path, compiled: Compile
 ) -> None:
@@ -197,6 +199,7 @@ def test_data_out_of_reach_of_the_root_are_refused_before_anything_is_sent(
     assert server.runs == server.recurring == {}
 
 
+@pytest.mark.slow
 def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, package: Path) -> None:
     for _ in range(2):
         assert invoke(submit_command, package, "--host", server.url, *NEEDED).exit_code == 0
@@ -206,6 +209,7 @@ def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, 
     assert server.requests.count("POST /apis/v2beta1/experiments") == 1
 
 
+@pytest.mark.slow
 def test_caching_is_as_compiled_unless_switched_off(server: Server, package: Path) -> None:
     invoke(submit_command, package, "--host", server.url, *NEEDED)
     invoke(submit_command, package, "--host", server.url, *NEEDED, "--no-cache")
@@ -277,6 +281,7 @@ def test_another_file_is_refused_in_one_line(
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_waiting_shows_each_node_as_it_goes(server: Server, package: Path) -> None:
     server.looks = [
         Look("PENDING"),
@@ -319,6 +324,7 @@ def test_waiting_shows_each_node_as_it_goes(server: Server, package: Path) -> No
     assert lines[-1][-1] == "succeeded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failed", ["Trainer", "Trainer-driver"])
 def test_a_failed_run_names_its_node_and_exits_1(server: Server, package: Path, failed: str) -> None:
     server.looks = [
@@ -339,6 +345,7 @@ def test_a_failed_run_names_its_node_and_exits_1(server: Server, package: Path, 
     assert f"pipeline/runid={run_id}" in line
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_ends_the_waiting(server: Server, package: Path) -> None:
     server.looks = [Look("RUNNING"), Look("CANCELING"), Look("CANCELED", [step("Trainer", "CANCELED", 4)])]
 
@@ -387,6 +394,7 @@ def test_waiting_stops_when_the_token_is_no_longer_taken(server: Server, package
     assert "does not know who you are" in one_line(result)
 
 
+@pytest.mark.slow
 def test_waiting_gives_up_on_a_server_that_stays_away(
     server: Server, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +407,7 @@ def test_waiting_gives_up_on_a_server_that_stays_away(
     assert "is not ready (HTTP 503)" in one_line(result)
 
 
+@pytest.mark.slow
 def test_a_renewed_token_file_is_read_again(server: Server, package: Path, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text("old")
@@ -492,6 +501,7 @@ def test_a_server_without_tls_is_told_from_one_with_it(server: Server, package: 
     assert "is it http:// only?" in one_line(result)
 
 
+@pytest.mark.slow
 def test_a_server_with_a_certificate_of_its_own_is_reached_by_it(package: Path, tmp_path: Path) -> None:
     certificate = tmp_path / "localhost.pem"
     certificate.write_bytes(self_signed("localhost"))
@@ -570,6 +580,7 @@ def test_a_pod_of_the_cluster_needs_no_options(
     assert server.namespaces == ["team-a"]
 
 
+@pytest.mark.slow
 def test_schedules_say_when(server: Server, package: Path) -> None:
     common = (package, "--host", server.url, *NEEDED)
     nightly = invoke(schedule_command, *common, "--cron", "0 0 3 * * *", "--name", "nightly")
@@ -624,6 +635,7 @@ def test_a_schedule_that_would_be_misread_is_refused(
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_status_tells_a_run_without_waiting(server: Server, package: Path) -> None:
     assert invoke(submit_command, package, "--host", server.url, *NEEDED, "--run-name", "r").exit_code == 0
     (run_id,) = server.runs
@@ -672,6 +684,7 @@ def test_nodes_come_in_an_order_in_which_they_run(package: Path) -> None:
     assert submit.read_package(package).file.order() == ["ExampleGen", "Trainer", "Evaluator"]
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12) | st.from_regex(r"[0-9]{1,6}[smhd]", fullmatch=True))
 def test_any_text_is_an_interval_or_one_line(text: str) -> None:
     accepted = outcome(submit.seconds, text)

@@ -137,6 +137,7 @@ def test_data_that_no_model_could_pass_with_are_refused_and_the_hint_helps(
         with_facts(with_settings(PipelineConfig(), [*given, *settings.split()]), folder)
 
 
+@pytest.mark.slow
 def test_a_class_that_no_split_has_stops_nothing_and_is_announced(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "data", [40, 0, 40], [20, 0, 20])
     config = with_settings(PipelineConfig(), ["data.num_classes=3"])
@@ -147,6 +148,7 @@ def test_a_class_that_no_split_has_stops_nothing_and_is_announced(tmp_path: Path
     assert "note   no example of class 1 in any split" in said.output.splitlines()
 
 
+@pytest.mark.slow
 def test_labels_from_1_are_read_again_as_they_were_found(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for split in ("train", "t10k"):
@@ -178,6 +180,7 @@ def test_digits_are_centred_and_others_resized(
     assert PipelineConfig().replace("data", **settings).data.images.fit == fit
 
 
+@pytest.mark.slow
 def test_digits_have_no_colours(tmp_path: Path) -> None:
     class_folders(tmp_path, per_class=12)
     settings = ["data.size=28x28", "data.kind=digits", "gates.class_examples=0"]
@@ -187,6 +190,7 @@ def test_digits_have_no_colours(tmp_path: Path) -> None:
         PipelineConfig().replace("data", shape=(28, 28, 3), kind="digits")
 
 
+@pytest.mark.slow
 def test_what_is_allowed_already_stays_allowed(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "data", [40, 0, 40], [20, 20, 20])
     config = with_settings(PipelineConfig(), ["data.num_classes=3", "data_gate.allow=test.leakage"])
@@ -207,6 +211,7 @@ def test_a_network_of_ones_own_takes_what_it_takes(small: Path) -> None:
     assert with_facts(own, small).data.shape.height == 20
 
 
+@pytest.mark.slow
 def test_settings_of_the_size_count_where_no_data_are_here() -> None:
     config = PipelineConfig().replace("data", size="7x28")
 
@@ -244,6 +249,7 @@ def test_a_fetched_copy_of_the_same_name_says_what_the_images_are(small: Path, t
         for_a_cluster(config.replace("data", uri="s3://bucket/data/others"), None)
 
 
+@pytest.mark.slow
 def test_settings_describe_images_that_are_not_here() -> None:
     config = with_settings(PipelineConfig(), ["data.size=64x48", "data.num_classes=5"])
 
@@ -258,12 +264,14 @@ def test_a_baseline_that_is_no_model_is_refused_before_anything_runs(small: Path
         for_this_machine(config, small)
 
 
+@pytest.mark.slow
 def test_a_run_knows_its_code_and_where_its_data_are(small: Path) -> None:
     config = for_this_machine(PipelineConfig(), small)
     assert config.code.keys() == code_hash.CODE_OF_NODE.keys()
     assert config.data.uri == str(small)
 
 
+@pytest.mark.slow
 def test_a_function_that_cannot_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     config = PipelineConfig().replace("trainer", model_fn="tests.unit.trainer.own_model.broken_model_fn")
 
@@ -323,6 +331,7 @@ def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_pat
         for_this_machine(config.replace("trainer", base="MobileNet"), small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

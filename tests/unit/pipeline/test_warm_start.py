@@ -73,6 +73,7 @@ def test_the_trainer_gets_it_as_its_base_model_and_the_cache_knows_it(model_dir:
     assert NodeId.WARM_START not in {node.id for node in without}
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_the_first_node(model_dir: Path) -> None:
     given = begins_with(
         model_dir,
@@ -163,6 +164,7 @@ def test_a_run_is_its_last_checkpoint_or_the_one_of_a_step(past_run: Path) -> No
         of("run:2025")
 
 
+@pytest.mark.slow
 def test_a_cluster_gets_the_address_and_no_run_of_this_machine() -> None:
     given = config(
         "trainer.warm_start_from=s3://bucket/models/model.ckpt-7",

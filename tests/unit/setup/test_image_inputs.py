@@ -56,6 +56,7 @@ def test_the_servers_image_starts_what_the_project_installs() -> None:
     assert f"exec {launcher} " in (ROOT / source).read_text()
 
 
+@pytest.mark.slow
 def test_secrets_carry_the_index_and_the_certificates_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def packages_of_the_readme() -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_workflows_keep_the_schema() -> None:
     assert WORKFLOWS
     subprocess.run(
@@ -59,6 +60,7 @@ def test_each_push_is_checked_on_each_python() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_hooks_run_tools_of_the_environment() -> None:
     subprocess.run(
         [BIN / "pre-commit", "validate-config", ROOT / ".pre-commit-config.yaml"],

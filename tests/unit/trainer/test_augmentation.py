@@ -89,6 +89,7 @@ def test_every_image_and_every_call_is_deformed_differently_and_by_seed(blobs: n
     assert np.array_equal(deformation(rotation=20, shift=2)(same, training=True), first)
 
 
+@pytest.mark.slow
 def test_it_is_part_of_a_graph_with_an_unknown_batch_size(blobs: np.ndarray) -> None:
     images = keras.Input((21, 17, 1))
     network = keras.Model(images, deformation(shift=1, elastic=1)(images))

@@ -91,6 +91,7 @@ def test_weights_of_an_application_come_from_a_file(tmp_path: Path) -> None:
     assert -1 <= np.min(x) < -0.5 < 0.5 < np.max(x) <= 1
 
 
+@pytest.mark.slow
 def test_an_application_as_it_is_has_its_classes_and_its_size(tmp_path: Path) -> None:
     drawn = keras.applications.MobileNet(weights=None, classifier_activation=None)
     drawn.save_weights(tmp_path / "drawn.weights.h5")
@@ -102,6 +103,7 @@ def test_an_application_as_it_is_has_its_classes_and_its_size(tmp_path: Path) ->
         build_network(chosen, SHAPE, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

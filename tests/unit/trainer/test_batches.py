@@ -44,6 +44,7 @@ def test_streams_what_does_not_fit(digits: Dataset) -> None:
     assert split.size == len(digits.labels)
 
 
+@pytest.mark.slow
 def test_refuses_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no file matches .*nowhere"):
         read_split([str(tmp_path / "nowhere-*")], PLENTY)

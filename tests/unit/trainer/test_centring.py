@@ -77,6 +77,7 @@ def test_it_is_what_numpy_makes_of_digits_photos_and_pens(digits: np.ndarray) ->
     assert max(apart) <= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_whatever_it_shows_it_is_what_numpy_makes_of_it_and_fits(grey: np.ndarray) -> None:

@@ -55,6 +55,7 @@ def linear(params: str = "", dtype: str = "float32", **kwargs: Any) -> Estimator
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_one_step_is_gradient_descent_in_any_precision(dtype: str) -> None:
     model = linear(dtype=dtype, metric_names=())
@@ -82,6 +83,7 @@ def test_an_undeclared_metric_is_refused() -> None:
         linear("report").evaluate(ROWS, TARGETS, verbose=0)
 
 
+@pytest.mark.slow
 def test_each_mode_is_traced_once() -> None:
     calls: Counter[str] = Counter()
 
@@ -104,6 +106,7 @@ def test_each_mode_is_traced_once() -> None:
     assert calls == {ModeKeys.TRAIN: 1, ModeKeys.EVAL: 1, ModeKeys.PREDICT: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

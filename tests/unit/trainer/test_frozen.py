@@ -31,6 +31,7 @@ def params(base: str, **fields: object) -> Params:
     return resolve("retrain", base=base, base_input="unit", precision="float32", **fields)
 
 
+@pytest.mark.slow
 def test_only_the_new_layers_learn_unless_some_are_tuned(base: str) -> None:
     def trained(**fields: object) -> list[str]:
         network = model.build_network(params(base, **fields), ImageShape(10, 10, 1), 4)

@@ -17,6 +17,7 @@ from trainer.recipes import resolve
 SHAPES = {"fast": ImageShape(28, 28, 1), "cifar": ImageShape(16, 16, 3), "residual": ImageShape(32, 32, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "kind", "tolerance"),
     [

@@ -125,6 +125,7 @@ def test_the_optimizer_of_the_tutorial_is_plain_sgd() -> None:
     assert float(optimizer.learning_rate) == pytest.approx(0.001)
 
 
+@pytest.mark.slow
 def test_one_cycle_climbs_to_the_peak_and_falls_to_zero() -> None:
     fast = params("fast", learning_rate=0.01, warmup=0.25)
     schedule = model.build_model(fast, SHAPE, CLASSES, steps=100).optimizer._learning_rate
@@ -160,6 +161,7 @@ def test_evaluate_and_predict_change_no_variable(recipe: str) -> None:
     np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [{"dropout": 0.5, "shift": 0}, {"dropout": 0.0, "shift": 3}], ids=["dropout", "shift"]
 )

@@ -123,6 +123,7 @@ def test_shrinking_is_antialiased() -> None:
     assert np.abs(resized[:, 1:-1].astype(int) - 100).max() <= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [fit for fit in pictures.FITS if fit != "center"])
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
 @settings(max_examples=25, deadline=None)

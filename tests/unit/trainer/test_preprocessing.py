@@ -40,6 +40,7 @@ def test_takes_flat_inputs_and_none_at_all() -> None:
     assert none[features.LABEL].shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 5, 7])
 def test_refuses_another_length(length: int) -> None:
     inputs = {features.IMAGE: tf.constant([bytes(length)]), features.LABEL: tf.constant([1], tf.int64)}
@@ -65,6 +66,7 @@ def test_graph_equals_function(digits: Dataset) -> None:
     )
 
 
+@pytest.mark.slow
 def test_graph_declares_its_shapes(stripes: Dataset) -> None:
     spec = stripes.transform.transformed_feature_spec()
 
@@ -86,6 +88,7 @@ def test_colour_is_decoded_too() -> None:
     np.testing.assert_allclose(image[features.IMAGE][0, 1, 2] * 255, [15, 16, 17], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_picture_files_are_decoded_and_resized() -> None:
     files = [tf.io.encode_png(tf.fill([side, side, 3], tf.constant(51, tf.uint8))) for side in (4, 9)]
     config = {"images": {"shape": [4, 4, 3], "encoded": True, "fit": "crop"}}

@@ -90,6 +90,7 @@ def test_arrays_become_what_examples_hold(images: ImageInput) -> None:
         np.testing.assert_array_equal(np.rint(found * 255), pixels)
 
 
+@pytest.mark.slow
 def test_photos_for_a_model_of_pixels() -> None:
     stored = ServingInputs(ImageInput(COLOUR)).from_files(tf.constant(PHOTOS))
     assert [len(one) for one in stored.numpy()] == [24 * 16 * 3] * 4

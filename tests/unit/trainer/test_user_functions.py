@@ -71,6 +71,7 @@ def metric_fn(features: Any, labels: Any, mode: str, network: keras.Model) -> Es
     return spec_of(mode, network, features, labels, eval_metric_ops=metrics)
 
 
+@pytest.mark.slow
 def test_each_kind_of_metric_is_over_examples_and_begins_anew() -> None:
     model = build(metric_fn)
     # Seven examples in batches of four: a mean of batches' means would be another number.
@@ -85,6 +86,7 @@ def test_each_kind_of_metric_is_over_examples_and_begins_anew() -> None:
         assert measured["error"] == pytest.approx(1 - right)
 
 
+@pytest.mark.slow
 def test_training_without_metrics_reports_none() -> None:
     history = build(metric_fn).fit(IMAGES, LABELS, batch_size=4, verbose=0).history
     assert set(history) == {"loss"}
@@ -143,6 +145,7 @@ def keras_optimizer_fn(features: Any, labels: Any, mode: str, network: keras.Mod
     return spec_of(mode, network, features, labels, **({} if mode == "infer" else {"train_op": train_op}))
 
 
+@pytest.mark.slow
 def test_a_keras_optimizer_made_in_the_function_has_its_state_in_the_checkpoint() -> None:
     model = build(keras_optimizer_fn)
     before = [variable.numpy() for variable in model.state()]
@@ -172,6 +175,7 @@ def wrong(what: str) -> Any:
     return model_fn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "overrides", "said"),
     [
@@ -252,6 +256,7 @@ def test_a_module_that_fails_when_it_is_imported_is_one_line(
         UserFunctions.load({"model_fn": "failing_module.f"})
 
 
+@pytest.mark.slow
 def test_what_is_right_passes_in_under_five_seconds() -> None:
     settings = {"model_fn": "tests.oracle.cnn_mnist.cnn_model_fn"}
     before = time.process_time()  # of the processor: other programs do not count
@@ -277,6 +282,7 @@ def test_arguments_of_optimizers_are_checked(overrides: dict[str, Any], said: st
         user_functions.check({}, params(**overrides), SHAPE, 3)
 
 
+@pytest.mark.slow
 def test_the_tutorials_function_makes_its_variables_once() -> None:
     model, traced = UserFunctions(model_fn=cnn_model_fn).build(
         params(), ImageShape(28, 28), 10, 5, RunConfig()
@@ -285,6 +291,7 @@ def test_the_tutorials_function_makes_its_variables_once() -> None:
     assert sum(weight.size for weight in model.network.get_weights()) == 3_274_634
 
 
+@pytest.mark.slow
 def test_hooks_and_callbacks_come_along() -> None:
     mine = keras.callbacks.TerminateOnNaN()
 

@@ -89,6 +89,7 @@ def test_one_checkpoint_of_several_can_be_chosen(estimators: Path) -> None:
     np.testing.assert_array_equal(weights(model)["dense/bias"], 0.25)
 
 
+@pytest.mark.slow
 def test_names_that_differ_are_given(estimators: Path) -> None:
     model = tutorial()
     renamed = {
@@ -213,6 +214,7 @@ def test_a_run_goes_on_with_its_optimizer_and_step(tmp_path: Path) -> None:
         start.apply(tutorial())
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_are_kept_and_no_killed_run_is_looked_for_there(tmp_path: Path) -> None:
     model = tutorial()
     folder = kept(tmp_path, model, 1, 2, 3)

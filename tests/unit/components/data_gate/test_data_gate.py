@@ -319,6 +319,7 @@ def test_anomalies_without_a_feature_concern_all_examples(clean: DatasetFacts) -
     assert found.text == "there are no examples"
 
 
+@pytest.mark.slow
 def test_examples_that_lack_a_feature_are_counted(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -389,6 +390,7 @@ def test_a_class_that_no_split_has_and_pictures_left_out_are_told_and_stop_nothi
     assert report["allowed"] == []
 
 
+@pytest.mark.slow
 @given(counts(), counts())
 def test_distances_are_distances(first: list[int], second: list[int]) -> None:
     labels, worst = distance.of_labels(first, second)

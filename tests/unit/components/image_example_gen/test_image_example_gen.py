@@ -252,6 +252,7 @@ def test_the_cutoff_is_exact_and_merges_in_any_order() -> None:
     assert set(np.flatnonzero(chosen)) == set(order[:37])
 
 
+@pytest.mark.slow
 def test_folders_of_photos_stay_files_and_say_where_they_come_from(tmp_path: Path) -> None:
     data = datasets.class_folders(tmp_path / "data", per_class=8, splits=())
     (data / "cat/1.jpg").write_bytes(b"broken")

@@ -231,6 +231,7 @@ def test_a_chart_is_a_part_of_a_page_and_no_file() -> None:
     assert "1.5" not in texts  # there is no such epoch
 
 
+@pytest.mark.slow
 def test_a_chart_is_the_same_each_time_and_two_of_a_page_share_no_id() -> None:
     assert a_chart() == a_chart()
     one, other = (set(re.findall(r'\bid="([^"]+)"', a_chart(title))) for title in ("one", "other"))

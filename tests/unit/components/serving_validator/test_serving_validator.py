@@ -331,6 +331,7 @@ def test_a_server_that_goes_away_is_no_verdict(code: Code, kind: type[Exception]
         checks.check_answers(client, "rest", "pixels", {}, {})
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_the_run_that_started_it() -> None:
     starts = f"""
 import subprocess, sys, time

@@ -13,6 +13,7 @@ from sklearn.calibration import calibration_curve
 from components.shared import measures
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_s_interval_is_scipy_s(share: tuple[int, int]) -> None:
@@ -29,6 +30,7 @@ def test_no_example_says_nothing_about_a_share() -> None:
     assert (found.low, found.high) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_confusion_is_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:

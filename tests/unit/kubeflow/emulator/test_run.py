@@ -177,6 +177,7 @@ def test_the_driver_adds_an_output_for_the_log(tmp_path: Path) -> None:
     assert outputs["executor-logs"]["artifacts"][0]["uri"].endswith("/executor-logs-0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -256,6 +257,7 @@ def test_retries_need_a_longest_duration(tmp_path: Path) -> None:
 CACHED = {"cachingOptions": {"enableCache": True}}
 
 
+@pytest.mark.slow
 def test_the_cache_knows_parameters_and_inputs_but_no_contents(tmp_path: Path) -> None:
     def states(uri: str = "minio://bucket/data", value: str = "1", **options: Any) -> list[str]:
         pipeline = spec(

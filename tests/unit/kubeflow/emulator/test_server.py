@@ -51,6 +51,7 @@ def submit(path: Path, host: str, *more: object) -> tuple[Result, str]:
     return result, result.stdout.splitlines()[0].split()[1]
 
 
+@pytest.mark.slow
 def test_what_is_submitted_is_executed_and_told(host: str, tmp_path: Path) -> None:
     result, run_id = submit(compiled(tmp_path), host)
     assert result.exit_code == 0, result.output
@@ -66,6 +67,7 @@ def test_what_is_submitted_is_executed_and_told(host: str, tmp_path: Path) -> No
     assert found == {"first": "cached", "second": "succeeded", "third": "succeeded"}
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_names_the_node_and_what_never_ran(host: str, tmp_path: Path) -> None:
     result, run_id = submit(compiled(tmp_path, "echo no luck; exit 3"), host)
 
@@ -117,6 +119,7 @@ def test_a_schedule_starts_runs_until_it_is_deleted(
             client(host).get_recurring_run(schedule_id)
 
 
+@pytest.mark.slow
 def test_a_schedule_has_one_run_at_a_time_and_an_end(host: str, tmp_path: Path) -> None:
     path = compiled(tmp_path, f"echo x >> {tmp_path}/begun; sleep 2")
     end = datetime.now(UTC) + timedelta(seconds=2.5)

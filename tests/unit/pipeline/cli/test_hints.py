@@ -27,6 +27,7 @@ def empty(tmp_path: Path) -> History:
     return History(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "hint"),
     [

@@ -161,6 +161,7 @@ def test_a_mirror_with_wrong_content_is_passed_over(mirror: Mirror, tmp_path: Pa
     assert f"/good/{NAMES[0]}.gz" not in mirror.asked
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_off_is_passed_over(mirror: Mirror, tmp_path: Path, dead_url: str) -> None:
     serve_all(mirror)
     mirror.cut = 20
@@ -175,6 +176,7 @@ def test_a_connection_that_breaks_off_is_passed_over(mirror: Mirror, tmp_path: P
         assert said in message
 
 
+@pytest.mark.slow
 def test_a_mirror_that_says_nothing_is_given_up(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_mirror_that_says_nothing_is_given_up(
         assert stored(fetch_dataset(known(url, mirror.url), tmp_path)) == CONTENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["corrupted", "truncated", "empty"])
 def test_a_bad_file_is_named_and_fetched_again_alone(
     mirror: Mirror, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str

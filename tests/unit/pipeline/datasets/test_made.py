@@ -44,6 +44,7 @@ def few_letters(folder: Path) -> Any:
     return letters.make(folder, train=4, test=2)
 
 
+@pytest.mark.slow
 def test_letters_are_pictures_of_many_sizes_on_any_ground(tmp_path: Path) -> None:
     folder, _ = made.make("letters", tmp_path, Path, Made(few_letters))
     assert len(list(folder.rglob("*.png"))) == 63

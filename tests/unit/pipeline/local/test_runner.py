@@ -79,6 +79,7 @@ def run(tmp_path: Path, **options: Any) -> Recorder:
     return recorder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("orders")
 def test_nodes_run_in_order_then_come_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +96,7 @@ def test_nodes_run_in_order_then_come_from_the_cache(
     assert run(tmp_path).states() == dict.fromkeys(NODES, "cached")
 
 
+@pytest.mark.slow
 def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(tmp_path: Path, orders: Path) -> None:
     order = orders / "Trainer after First"
     order.write_text("the disk is on fire")
@@ -105,6 +107,7 @@ def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(tmp_path: Path,
     assert run(tmp_path).states() == {"First": "cached", "Trainer": "done", "Last": "done"}
 
 
+@pytest.mark.slow
 def test_a_node_that_shall_run_again_does_and_those_after_it_follow(tmp_path: Path, orders: Path) -> None:
     del orders
     run(tmp_path)
@@ -115,6 +118,7 @@ def test_a_node_that_shall_run_again_does_and_those_after_it_follow(tmp_path: Pa
     assert run(tmp_path).states() == dict.fromkeys(NODES, "cached")
 
 
+@pytest.mark.slow
 def test_outputs_of_a_cached_node_are_those_of_the_run_that_made_them(tmp_path: Path, orders: Path) -> None:
     del orders
     pipeline = toy(tmp_path)
@@ -183,6 +187,7 @@ def run_forked(tmp_path: Path) -> Recorder:
     return recorder
 
 
+@pytest.mark.slow
 def test_a_node_runs_beside_those_that_do_not_need_it(tmp_path: Path, orders: Path) -> None:
     # In turn it would wait in vain.
     (orders / "Side").write_text("wait for the Trainer")
@@ -193,6 +198,7 @@ def test_a_node_runs_beside_those_that_do_not_need_it(tmp_path: Path, orders: Pa
     assert set(run_forked(tmp_path).states().values()) == {"cached"}
 
 
+@pytest.mark.slow
 def test_a_node_that_fails_beside_others_is_named_and_they_are_kept(tmp_path: Path, orders: Path) -> None:
     (orders / "Side").write_text("no server")
     with pytest.raises(runner.NodeError, match=r"^no server$") as caught:
@@ -203,6 +209,7 @@ def test_a_node_that_fails_beside_others_is_named_and_they_are_kept(tmp_path: Pa
     assert run_forked(tmp_path).states() == states
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_leaves_no_node_behind(tmp_path: Path, orders: Path) -> None:
     (orders / "Side").write_text("wait for the Trainer")
     (orders / "Trainer after First").write_text("out of memory")

@@ -108,6 +108,7 @@ def test_views_of_one_object_share_its_values() -> None:
     assert PipelineOptions(["--runner=FnApiRunner"]).view_as(StandardOptions).runner == "FnApiRunner"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_remembering")
 def test_state_is_still_found() -> None:
     for _ in range(2):

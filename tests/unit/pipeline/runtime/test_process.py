@@ -48,6 +48,7 @@ def test_a_file_that_hides_a_package_is_named(name: str, tmp_path: Path) -> None
     assert done.stderr == f"{hiding} hides a package of this program: give it another name\n"
 
 
+@pytest.mark.slow
 def test_an_installed_package_of_the_same_name_is_passed_over(tmp_path: Path) -> None:
     """As Kubeflow's SDK is: installed before the line that names this project's folder."""
     (tmp_path / "kubeflow").mkdir()
@@ -96,6 +97,7 @@ def test_closed_streams_are_the_null_device(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == ""
 
 
+@pytest.mark.slow
 def test_paths_work_in_an_ascii_locale(tmp_path: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = run("runs", "--root", "rüt", cwd=tmp_path, env=ascii_only, encoding="utf-8")

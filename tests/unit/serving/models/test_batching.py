@@ -74,6 +74,7 @@ def test_requests_that_wait_are_joined(servable: Servable) -> None:
     assert runs.sizes == [1, 2 * (CLIENTS - 1)]
 
 
+@pytest.mark.slow
 def test_without_batching_each_runs_alone(servable: Servable) -> None:
     runs = Runs()
     runs.go_on.set()
@@ -315,6 +316,7 @@ def test_other_shapes_and_signatures_do_not_mix(servable: Servable) -> None:
     assert sorted(runs.sizes) == [1, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_many_threads_for_a_while(servable: Servable) -> None:
     """Nobody gets another's answer, nobody waits for ever, whatever the order."""
     runs = Runs()

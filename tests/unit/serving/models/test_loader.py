@@ -97,6 +97,7 @@ def test_policies(policy: Policy, expected: set[int]) -> None:
     assert policy.choose([3, 7, 1]) == expected
 
 
+@pytest.mark.slow
 def test_an_absent_folder_is_waited_for(tmp_path: Path, versions: Path, start: Start) -> None:
     loader = start(ModelConfig("m", tmp_path / "later"))
     time.sleep(5 * POLL_S)
@@ -166,6 +167,7 @@ def test_a_broken_version_leaves_the_old_one_serving(
     assert answer(loader, 2.0) == 4.0
 
 
+@pytest.mark.slow
 def test_a_folder_that_goes_away_does_not_end_the_service(
     tmp_path: Path, versions: Path, start: Start
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_folder_that_goes_away_does_not_end_the_service(
     assert answer(loader, 2.0) == 3.0
 
 
+@pytest.mark.slow
 def test_labels_name_versions(versions: Path, start: Start) -> None:
     config = ModelConfig("m", versions, Policy(0, every=True), {"stable": 1, "canary": 2})
     loader = start(config)
@@ -189,6 +192,7 @@ def test_labels_name_versions(versions: Path, start: Start) -> None:
     assert answer(loader, 2.0, label="stable") == 4.0
 
 
+@pytest.mark.slow
 def test_a_label_needs_a_version_that_answers(versions: Path, start: Start) -> None:
     loader = start(ModelConfig("m", versions))
     wait_for(lambda: available(loader) == {2})
@@ -266,6 +270,7 @@ def classify_record() -> bytes:
     return record.SerializeToString()
 
 
+@pytest.mark.slow
 def test_a_version_is_warmed_up_before_it_answers(tmp_path: Path, versions: Path, start: Start) -> None:
     shutil.copytree(versions / "00000001", tmp_path / "1")
     write_warm_up(tmp_path / "1", [warm_up_record("x"), classify_record()])
@@ -305,6 +310,7 @@ def test_a_version_that_fails_its_warm_up_does_not_serve(
     assert message in error.message
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_keeps_no_other_from_being_ready(
     versions: Path, tmp_path: Path, start: Start
 ) -> None:
@@ -340,6 +346,7 @@ def test_a_failed_version_is_tried_again_so_many_times(tmp_path: Path) -> None:
         loader.close()
 
 
+@pytest.mark.slow
 def test_models_are_loaded_at_the_same_time(versions: Path, tmp_path: Path) -> None:
     meeting = threading.Barrier(2, timeout=WAIT_S)
     for name in ("a", "b"):

@@ -46,6 +46,7 @@ def files(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_what_is_wanted_is_copied_and_what_is_gone_goes(bucket: Path) -> None:
     mirror = Mirror(SOURCE)
     newest = Policy().choose
@@ -84,6 +85,7 @@ def test_what_is_wanted_is_copied_and_what_is_gone_goes(bucket: Path) -> None:
     assert not mirror.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_model_is_served_from_a_store(bucket: Path, half_plus_two_dir: Path) -> None:
     versions = half_plus_two_dir / half_plus_two.NAME
     shutil.copytree(versions / "00000001", bucket / "1")
@@ -115,6 +117,7 @@ def test_a_model_is_served_from_a_store(bucket: Path, half_plus_two_dir: Path) -
     loader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bucket")
 def test_a_store_that_cannot_be_reached_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

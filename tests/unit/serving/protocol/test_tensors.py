@@ -49,6 +49,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(ARRAYS | MORE_ARRAYS)
 def test_a_message_is_read_as_tensorflow_wrote_it(array: np.ndarray) -> None:
     read = tensors.to_array(tf.make_tensor_proto(array), "x")
@@ -56,6 +57,7 @@ def test_a_message_is_read_as_tensorflow_wrote_it(array: np.ndarray) -> None:
     np.testing.assert_array_equal(read, array)
 
 
+@pytest.mark.slow
 @given(ARRAYS | MORE_ARRAYS)
 def test_a_packed_message_is_read_by_tensorflow_as_it_was(array: np.ndarray) -> None:
     proto = tensor_pb2.TensorProto()
@@ -72,6 +74,7 @@ def test_equal_values_at_the_end_may_be_left_out(kind: type, values: list[int], 
     np.testing.assert_array_equal(tensors.to_array(proto, "x"), array)
 
 
+@pytest.mark.slow
 @given(arrays.arrays(object, arrays.array_shapes(max_dims=2), elements=st.binary(max_size=8)))
 def test_strings_come_back(array: np.ndarray) -> None:
     proto = tensor_pb2.TensorProto()
@@ -79,6 +82,7 @@ def test_strings_come_back(array: np.ndarray) -> None:
     assert tensors.to_array(proto, "x").tolist() == array.tolist()
 
 
+@pytest.mark.slow
 @given(ARRAYS | MORE_ARRAYS)
 def test_an_answer_is_read_by_tensorflow_as_it_was(array: np.ndarray) -> None:
     proto = tensor_pb2.TensorProto()
@@ -141,6 +145,7 @@ def expected(dtype: Any, *names: str) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @given(ARRAYS.filter(lambda array: array.ndim > 0 and array.size > 0))
 def test_json_keeps_every_value(array: np.ndarray) -> None:
     for by_row in (True, False):
@@ -154,6 +159,7 @@ def test_json_keeps_every_value(array: np.ndarray) -> None:
         np.testing.assert_array_equal(values["x"], array)
 
 
+@pytest.mark.slow
 @given(JSON, st.sampled_from(["float32", "int64", "uint8", "string", "bool", "complex64"]))
 def test_any_json_is_read_or_refused(value: Any, dtype: str) -> None:
     for document in (value, {"instances": value}, {"inputs": value}, {"instances": [value]}):

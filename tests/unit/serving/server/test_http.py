@@ -94,6 +94,7 @@ def test_connections_outlive_those_of_load_balancers() -> None:
     assert HttpConfig().keep_alive_s > 600  # Google's; nginx and AWS have 60
 
 
+@pytest.mark.slow
 def test_a_connection_without_requests_is_closed_without_an_answer() -> None:
     with served(keep_alive_s=0.5) as port:
         assert until_closed(connect(port)) == b""
@@ -103,6 +104,7 @@ def test_a_connection_without_requests_is_closed_without_an_answer() -> None:
         assert time.monotonic() - start >= 0.4
 
 
+@pytest.mark.slow
 def test_a_connection_with_requests_is_kept() -> None:
     with served(keep_alive_s=0.6) as port, connect(port) as connection:
         for _ in range(4):
@@ -118,6 +120,7 @@ def test_an_answer_has_a_date() -> None:
         assert re.search(rb"\r\ndate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", answer)
 
 
+@pytest.mark.slow
 def test_a_head_has_to_arrive_in_time() -> None:
     with served() as port:
         connection = connect(port, b"GET / HTTP/1.1\r\n")
@@ -136,6 +139,7 @@ def test_a_head_has_to_arrive_in_time() -> None:
             assert time.monotonic() - start < 2
 
 
+@pytest.mark.slow
 def test_a_body_has_to_get_on() -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
     with served() as port:
@@ -156,6 +160,7 @@ def test_a_body_has_to_get_on() -> None:
             assert statuses(answer) == [408]
 
 
+@pytest.mark.slow
 def test_answers_come_in_the_order_of_the_requests() -> None:
     with served() as port:
         with connect(
@@ -214,6 +219,7 @@ def test_idle_connections_make_room_the_oldest_first(caplog: pytest.LogCaptureFi
     ]
 
 
+@pytest.mark.slow
 def test_without_an_idle_connection_new_ones_are_answered_503() -> None:
     never = b"POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
     with served(max_connections=3) as port:

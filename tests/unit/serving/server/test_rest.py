@@ -77,6 +77,7 @@ async def ask(
     return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 
 
+@pytest.mark.slow
 def test_pages_lie_behind_the_api(service: Service, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<p>draw</p>")
     (tmp_path / "v1").mkdir()

@@ -29,6 +29,7 @@ def network(name: str, shape: ImageShape) -> keras.Model:
     return model.build_network(params, shape, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MNIST)
 def test_for_mnist_a_network_is_what_it_always_was(name: str) -> None:
     parameters, logits, weights = MNIST[name]
@@ -53,6 +54,7 @@ def test_a_network_takes_every_size_that_it_promises(name: str, channels: int) -
         assert made(np.zeros((2, *shape), np.float32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compact", "deep"])
 def test_a_larger_image_has_more_halvings_instead_of_a_larger_last_layer(name: str) -> None:
     sizes = {side: network(name, ImageShape(side, side, 3)).count_params() for side in (8, 28, 32, 64, 128)}

@@ -54,6 +54,7 @@ def good() -> Content:
     }
 
 
+@pytest.mark.slow
 @given(images=images_of_any_size, batch=st.integers(1, 12), compress=st.booleans())
 def test_images_come_back_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, images: np.ndarray, batch: int, compress: bool
@@ -67,6 +68,7 @@ def test_images_come_back_as_they_were_written(
     np.testing.assert_array_equal(np.concatenate(batches), images)
 
 
+@pytest.mark.slow
 @given(data=st.data(), images=images_of_any_size, batch=st.integers(1, 12))
 def test_images_and_labels_stream_in_step(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: np.ndarray, batch: int
@@ -86,6 +88,7 @@ def test_images_and_labels_stream_in_step(
     np.testing.assert_array_equal(np.concatenate([pair[1] for pair in part]), labels[first:stop])
 
 
+@pytest.mark.slow
 @given(data=st.data(), images=images_of_any_size, compress=st.booleans())
 def test_images_are_found_at_their_places(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: np.ndarray, compress: bool
@@ -99,6 +102,7 @@ def test_images_are_found_at_their_places(
         np.testing.assert_array_equal(idx.images_at(path, indices), images[indices])
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(garbage=st.binary(max_size=64), at=st.integers(0, 90), compress=st.booleans())
 def test_garbage_anywhere_is_an_idx_error_or_harmless(

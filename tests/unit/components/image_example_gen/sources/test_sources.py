@@ -349,6 +349,7 @@ class TestCifar:
             choose(tmp_path).inspect()
         assert not marker.exists()
 
+    @pytest.mark.slow
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(st.binary(max_size=300))
     def test_any_bytes_are_one_line(self, tmp_path: Path, content: bytes) -> None:
