@@ -25,6 +25,12 @@ class ServingInputs(tf.Module):
         self.blank: bytes = (
             tf.io.encode_png(blank).numpy() if images.encoded else bytes(tf.size(blank).numpy())
         )
+        # Traced and saved once for the signatures that read files: it is most of the model's graph.
+        self._pixels = tf.function(
+            lambda files: pictures.decode_files(files, shape, images.fit),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
 
     def specs(self) -> Mapping[str, tf.TensorSpec]:
         """The inputs of all signatures but those of examples, by the name of the signature."""
@@ -44,13 +50,12 @@ class ServingInputs(tf.Module):
         files = tf.ensure_shape(files, [None])
         if self.images.encoded:
             return files
-        return _joined(pictures.decode_files(files, self.images.shape, self.images.fit))
+        return _joined(self._pixels(files))
 
     def decoded(self, files: tf.Tensor) -> tf.Tensor:
         """Picture files, string [N], to what the network gets of them, as `pixels` takes it."""
         files = tf.ensure_shape(files, [None])
-        pixels = pictures.decode_files(files, self.images.shape, self.images.fit)
-        return tf.reshape(pixels, [-1, *self.specs()[features.SIGNATURE_PIXELS].shape[1:]])
+        return tf.reshape(self._pixels(files), [-1, *self.specs()[features.SIGNATURE_PIXELS].shape[1:]])
 
     def from_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 [N, H, W] or [N, H, W, C], of the model's size."""
