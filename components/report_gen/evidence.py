@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -97,7 +96,7 @@ def collect(inputs: dict[str, list[Artifact]], model_name: str, recipe: str) -> 
         model_name=model_name,
         recipe=recipe,
         data=_data(one, len(verdict.confusion)),
-        training=_json(one["model_run"], names.METRICS_FILE),
+        training=examples.json_file(one["model_run"], names.METRICS_FILE),
         verdict=verdict,
         mistakes=_pictured(answers.read_mistakes(evaluation), examples.image_input(one["examples"])),
         blessed=model_utils.is_model_blessed(one["model_blessing"]),
@@ -131,7 +130,7 @@ def _data(one: Mapping[str, Artifact], classes: int) -> Data:
             split: anomaly_lines(_anomalies(one["anomalies"], split))
             for split in artifact_utils.decode_split_names(one["anomalies"].split_names)
         },
-        gate=_json(one["data_blessing"], names.DATA_GATE_FILE),
+        gate=examples.json_file(one["data_blessing"], names.DATA_GATE_FILE),
         samples={split: _samples(data, split, given, classes) for split in SPLITS},
     )
 
@@ -181,12 +180,3 @@ def anomaly_lines(anomalies: anomalies_pb2.Anomalies) -> list[str]:
         f"{name}: {info.description or info.short_description}"
         for name, info in sorted(anomalies.anomaly_info.items())
     ]
-
-
-def _json(artifact: Artifact, name: str) -> dict[str, Any]:
-    path = str(PurePath(artifact.uri) / name)
-    if not fileio.exists(path):
-        return {}
-    with fileio.open(path, "r") as file:
-        content: dict[str, Any] = json.loads(file.read())
-    return content

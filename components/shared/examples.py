@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -92,12 +93,17 @@ def absent_classes(artifact: Artifact) -> list[int]:
 
 def skipped(artifact: Artifact) -> dict[str, str]:
     """Pictures of the source that could not be read and are no examples: why, by their ids."""
-    path = str(PurePath(artifact.uri) / SKIPPED_FILE)
+    return json_file(artifact, SKIPPED_FILE)
+
+
+def json_file(artifact: Artifact, name: str) -> dict[str, Any]:
+    """The object in a JSON file of an artifact; empty where there is no such file."""
+    path = str(PurePath(artifact.uri) / name)
     if not fileio.exists(path):
         return {}
     with fileio.open(path, "r") as file:
-        found: dict[str, str] = json.loads(file.read())
-    return found
+        content: dict[str, Any] = json.loads(file.read())
+    return content
 
 
 def records(paths: Sequence[str], batch: int = BATCH) -> Iterator[tf.Tensor]:

@@ -13,6 +13,14 @@ from pipeline.config import PipelineConfig, with_settings
 from pipeline.datasets import description, made
 from pipeline.datasets.fetch import fetch_known
 
+dest_option = click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    default=Path("var/data"),
+    show_default=True,
+    help="Folder that holds a folder for each data set.",
+)
+
 
 @click.group()
 def data() -> None:
@@ -23,13 +31,7 @@ def data() -> None:
 @click.option(
     "--dataset", default=product.DATASET, show_default=True, help="mnist, fashion-mnist or kmnist."
 )
-@click.option(
-    "--dest",
-    type=click.Path(path_type=Path),
-    default=Path("var/data"),
-    show_default=True,
-    help="Folder that holds a folder for each data set.",
-)
+@dest_option
 def fetch(dataset: str, dest: Path) -> None:
     """Fetch a data set and verify it; does nothing when it is there already."""
     folder = fetch_with_bar(dataset, dest)
@@ -38,13 +40,7 @@ def fetch(dataset: str, dest: Path) -> None:
 
 @data.command()
 @click.argument("name", type=click.Choice(list(made.MADE)))
-@click.option(
-    "--dest",
-    type=click.Path(path_type=Path),
-    default=Path("var/data"),
-    show_default=True,
-    help="Folder that holds a folder for each data set.",
-)
+@dest_option
 def make(name: str, dest: Path) -> None:
     """Make a data set from what is installed; does nothing when it is there already.
 
