@@ -23,19 +23,22 @@ let digits = true; // whether the model reads digits, which can be drawn
 // What the model says.
 
 /** @param {Blob} file a picture */
-async function ask(file) {
-  const number = ++last;
+async function ask(file, number = ++last) {
+  if (number !== last) return;
   try {
     const { image, names } = await model.decode(file);
     if (number === last) await show(number, image, names);
   } catch (error) {
+    if (number !== last) return;
     if (BLANK.test(error.message)) reset();
-    else if (number === last) fail(error);
+    else fail(error);
   }
 }
 
-function askPad() {
-  pad.toBlob(ask);
+/** Ask for what is on a canvas now. Browsers encode side by side: files may come in another order. */
+function askCanvas(canvas) {
+  const number = ++last;
+  canvas.toBlob((file) => ask(file, number));
 }
 
 async function show(number, image, names) {
@@ -133,7 +136,7 @@ pad.addEventListener("pointermove", (event) => {
 });
 for (const kind of ["pointerup", "pointercancel"]) {
   pad.addEventListener(kind, () => {
-    if (pen) askPad();
+    if (pen) askCanvas(pad);
     pen = null;
   });
 }
@@ -158,7 +161,7 @@ pad.addEventListener("keydown", (event) => {
     return;
   }
   event.preventDefault();
-  askPad();
+  askCanvas(pad);
   showCursor();
 });
 pad.addEventListener("focus", () => { if (digits && pad.matches(":focus-visible")) showCursor(); });
@@ -235,7 +238,7 @@ async function showSamples() {
       clear();
       ink.imageSmoothingEnabled = false;
       ink.drawImage(canvas, 0, 0, pad.width, pad.height);
-      canvas.toBlob(ask);
+      askCanvas(canvas);
     });
     return button;
   }));

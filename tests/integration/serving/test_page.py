@@ -37,6 +37,16 @@ DROP = """
   document.querySelector("#pad").dispatchEvent(event);
 }
 """
+FIRST_IS_LATE = """
+() => {
+  const toBlob = HTMLCanvasElement.prototype.toBlob;
+  window.late = true;
+  HTMLCanvasElement.prototype.toBlob = function (callback) {
+    HTMLCanvasElement.prototype.toBlob = toBlob;
+    toBlob.call(this, (file) => setTimeout(() => { callback(file); window.late = false; }, 300));
+  };
+}
+"""
 INPUT = """
 () => {
   const canvas = document.querySelector("#input");
@@ -116,6 +126,19 @@ def test_clear_starts_anew(page: object) -> None:
     page.get_by_role("button", name="Clear").click()  # type: ignore[attr-defined]
     expect(page.locator("#digit")).to_have_text(NOTHING)  # type: ignore[attr-defined]
     assert not any(page.evaluate(INPUT))  # type: ignore[attr-defined]
+    draw(page, ONE)
+    expect_digit(page, 1)
+
+
+def test_a_drawing_that_is_encoded_late_answers_nothing_newer(page: object) -> None:
+    from playwright.sync_api import expect
+
+    page.evaluate(FIRST_IS_LATE)  # type: ignore[attr-defined]
+    draw(page, SEVEN)
+    page.get_by_role("button", name="Clear").click()  # type: ignore[attr-defined]
+    page.wait_for_function("window.late === false")  # type: ignore[attr-defined]
+    page.wait_for_timeout(500)  # type: ignore[attr-defined]
+    expect(page.locator("#digit")).to_have_text(NOTHING)  # type: ignore[attr-defined]
     draw(page, ONE)
     expect_digit(page, 1)
 
