@@ -96,6 +96,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
         baseline_model=baseline_model.outputs["result"],
+        data_blessing=prepared.data_gate.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=_push_directory(config))
         ),

@@ -9,11 +9,12 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components.artifacts import DataBlessing
 from components.pusher.executor import Executor
 
 
 class PusherSpec(ComponentSpec):
-    """TFX's own inputs and also what the verdict compared the model with."""
+    """TFX's own inputs, what the verdict compared the model with, and what tells of its training."""
 
     PARAMETERS = {"push_destination": ExecutionParameter(type=pusher_pb2.PushDestination)}
     INPUTS = {
@@ -21,6 +22,8 @@ class PusherSpec(ComponentSpec):
         "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "baseline_model": ChannelParameter(type=standard_artifacts.Model),
+        "data_blessing": ChannelParameter(type=DataBlessing),
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
     }
     OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -37,6 +40,8 @@ class Pusher(BaseComponent):
         model_blessing: BaseChannel,
         infra_blessing: BaseChannel,
         baseline_model: BaseChannel,
+        data_blessing: BaseChannel,
+        evaluation: BaseChannel,
         push_destination: pusher_pb2.PushDestination,
     ) -> None:
         """Declare the node.
@@ -46,6 +51,8 @@ class Pusher(BaseComponent):
             model_blessing: the Evaluator's verdict.
             infra_blessing: ServingValidator's.
             baseline_model: what the Evaluator compared the model with.
+            data_blessing: DataGate's output, with the facts of the training data.
+            evaluation: the Evaluator's output, with the model's answers.
             push_destination: the folder of version folders; empty: the artifact alone holds the model.
         """
         super().__init__(
@@ -54,6 +61,8 @@ class Pusher(BaseComponent):
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
                 baseline_model=baseline_model,
+                data_blessing=data_blessing,
+                evaluation=evaluation,
                 push_destination=push_destination,
                 pushed_model=Channel(type=standard_artifacts.PushedModel),
             )

@@ -16,6 +16,7 @@ from tfx.types.artifact import Artifact
 from tfx.utils import proto_utils
 
 from components.shared import model_store, names
+from components.shared.training_facts import TrainingFacts
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class Executor(TfxExecutor):
         """Push a blessed model; the version is a timestamp, later than every version that is there.
 
         Without a destination, the artifact alone holds the model, in a version folder, so that a server
-        can be pointed at the artifact's URI. What is the newest version already is not pushed again.
+        can be pointed at the artifact's URI. What is the newest version already is not pushed again. A
+        version holds the facts of its training: see TrainingFacts.
 
         Raises:
             StaleVerdictError: where the newest version is another one than the model was compared with.
@@ -52,12 +54,16 @@ class Executor(TfxExecutor):
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties["push_destination"], destination)
         base, model = destination.filesystem.base_directory, self.GetModelPath(input_dict)
+        blessing, evaluation = (
+            Path(artifact_utils.get_single_uri(input_dict[key])) for key in ("data_blessing", "evaluation")
+        )
+        added = {model_store.TRAINING_FACTS: TrainingFacts.gather(blessing, evaluation).to_json()}
         if base:
             baseline = artifact_utils.get_single_instance(input_dict["baseline_model"])
             with _alone(Path(base)):
-                version = _pushed_already(model, base) or _push(model, base, baseline)
+                version = _pushed_already(model, base) or _push(model, base, baseline, added)
         else:
-            version = model_store.write(model, pushed.uri)
+            version = model_store.write(model, pushed.uri, added)
         self._MarkPushed(pushed, pushed_destination=str(version.folder), pushed_version=version.folder.name)
 
 
@@ -69,7 +75,7 @@ def _pushed_already(model: str, base: str) -> model_store.Version | None:
     return newest
 
 
-def _push(model: str, base: str, baseline: Artifact) -> model_store.Version:
+def _push(model: str, base: str, baseline: Artifact, added: dict[str, str]) -> model_store.Version:
     """Write a version, unless another one came in between.
 
     What a baseline artifact says of its version was in production when BaselineModel looked; one that a
@@ -84,7 +90,7 @@ def _push(model: str, base: str, baseline: Artifact) -> model_store.Version:
             f"version {found or 'none'} is in production now, but the model was compared with "
             f"{f'version {compared}' if compared else 'none'}: run again, it is then judged again"
         )
-    return model_store.write(model, base)
+    return model_store.write(model, base, added)
 
 
 @contextmanager

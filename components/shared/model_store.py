@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from pathlib import Path
 MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 # TFX's Trainer writes into a sub-folder, whose name depends on its version; a pushed model lies bare.
 _PLACES = ("Format-Serving", "serving_model_dir", ".")
+# What the Pusher adds to a version: see training_facts.py. Servers leave unknown files there alone.
+TRAINING_FACTS = "assets.extra/training_facts.json"
 _NUMBER = re.compile(r"\d{1,18}")
 _SHARD = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
 # Servers look at numeric names alone, so what is half copied below this name is never loaded.
@@ -69,7 +72,7 @@ def find(folder: str | Path) -> str | None:
     return next((str(place) for name in _PLACES if is_whole(place := Path(folder, name))), None)
 
 
-def write(source: str | Path, base: str | Path) -> Version:
+def write(source: str | Path, base: str | Path, added: Mapping[str, str] | None = None) -> Version:
     """Copy a SavedModel to a new version, later than all others, so that it is there whole or not at all.
 
     Its number is the time in seconds, or the next one after the highest folder's. What was copied is on the
@@ -78,6 +81,7 @@ def write(source: str | Path, base: str | Path) -> Version:
     Args:
         source: folder of the SavedModel.
         base: folder of the version folders; made where it is not there.
+        added: texts to put into the version, by the names of their files.
 
     Raises:
         ValueError: where there is no whole SavedModel.
@@ -91,7 +95,7 @@ def write(source: str | Path, base: str | Path) -> Version:
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=base))
     try:
         draft = staging / "model"
-        _copy(Path(source), draft)
+        _copy(Path(source), draft, added or {})
         number = int(time.time())
         while True:
             # A number without a model counts too: its folder may be another's, who is still copying.
@@ -109,9 +113,9 @@ def write(source: str | Path, base: str | Path) -> Version:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """SHA-256 of the names and the contents of the files below a folder."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+    """SHA-256 of the names and the contents of a model's files: the same before and after the push."""
+    total, added = hashlib.sha256(), Path(folder, TRAINING_FACTS)
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file() and path != added):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
@@ -130,7 +134,7 @@ def _remove_stale(base: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, added: Mapping[str, str]) -> None:
     """Copy a folder to the disk; modes are those of new files, since a server may be another user."""
     target.mkdir()
     for path in sorted(source.rglob("*")):
@@ -139,6 +143,9 @@ def _copy(source: Path, target: Path) -> None:
             copy.mkdir()
         else:
             shutil.copyfile(path, copy)
+    for name, text in added.items():
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text(text)
     for path in (*target.rglob("*"), target):
         _to_disk(path)
 

@@ -15,7 +15,6 @@ from pipeline.cli.options import config_of, of_past_runs
 from pipeline.cli.tables import Column, print_table
 from pipeline.config import PipelineConfig
 from pipeline.errors import DRIFT
-from pipeline.history.records import History
 from pipeline.history.run_id import new_run_id
 from pipeline.runtime import environment
 from pipeline.runtime import logs as log_files
@@ -34,7 +33,9 @@ _LIMIT = click.FloatRange(0, 1)
     help=f"The folder that `{product.NAME} serve --log-requests` wrote.",
 )
 @click.option(
-    "--run", metavar="ID", help="The run that trained the model. [default: the newest that pushed]"
+    "--model",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the model's versions, or of one. [default: the newest that was pushed]",
 )
 @click.option("--any-version", is_flag=True, help="Take requests to other versions of the model too.")
 @click.option(
@@ -63,7 +64,7 @@ _LIMIT = click.FloatRange(0, 1)
 @of_past_runs
 def monitor(
     logs: Path,
-    run: str | None,
+    model: Path | None,
     any_version: bool,
     max_image_distance: float,
     max_class_distance: float,
@@ -85,7 +86,7 @@ def monitor(
         "max_class_distance": max_class_distance,
         "max_confidence_distance": max_confidence_distance,
     }
-    found = _findings(config, logs, run, any_version, limits)
+    found = _findings(config, logs, model, any_version, limits)
     if json_file:
         files.write_text(json_file, json.dumps(found.as_json(), indent=2) + "\n")
     if html_file:
@@ -98,14 +99,13 @@ def monitor(
 
 
 def _findings(
-    config: PipelineConfig, logs: Path, run: str | None, any_version: bool, limits: dict[str, float]
+    config: PipelineConfig, logs: Path, model: Path | None, any_version: bool, limits: dict[str, float]
 ) -> Findings:
-    past = History(config)
     log = config.logs_dir / f"monitor-{new_run_id()}.log"
     with log_files.redirected(log):
         with environment.heavy_imports():  # TensorFlow: not for --help
             from pipeline.monitor import drift
-        expected = drift.expected(drift.find_run(past, run))
+        expected = drift.expected(model or config.serving_dir)
         observed = drift.observe(logs, expected, any_version)
         return drift.compare(expected, observed, drift.Limits(**limits))
 
@@ -135,7 +135,7 @@ def _print(found: Findings) -> None:
     verdict = "drift" if found.drifted else "no drift"
     click.echo(
         f"\n{verdict}: {seen.images:,} images in {seen.requests:,} requests to version "
-        f"{found.expected.version}, compared with run {found.expected.run}"
+        f"{found.expected.version} of {found.expected.model}, compared with its training data"
     )
     for count, what in (
         (seen.elsewhere, "requests to other models or versions were left out"),

@@ -1,4 +1,4 @@
-"""Do requests still look like the training data? A server's log compared with the data of a run.
+"""Do requests still look like the training data? A server's log compared with that of its model.
 
 Compared are the facts of the images (see components/shared/image_facts.py) and the predicted classes with
 those of the training split, and the model's confidence with its confidence on the test split. As at the
@@ -16,19 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared import answers, classifier, distance, image_facts
-from components.shared.dataset_facts import FACTS_FILE, DatasetFacts, FactsError
+from components.shared import classifier, distance, image_facts
+from components.shared.dataset_facts import FactsError
 from components.shared.image_facts import median
+from components.shared.training_facts import TrainingFacts
 from pipeline import product
 from pipeline.errors import UserError
-from pipeline.history import records
-from pipeline.history.records import Run
 from pipeline.monitor import request_log
-from pipeline.nodes import NodeId, Output
-from trainer import features
 
 CLASSES, CONFIDENCE = "predicted_classes", "confidence"
-_SAVED_MODEL = "Format-Serving"  # below TFX's model artifact
 
 
 class MonitorError(UserError):
@@ -46,10 +42,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run's model was trained on, and how sure of itself it is.
+    """What a model was trained on, and how sure of itself it is.
 
     Attributes:
-        run: the run's id.
         model: name of the model.
         version: that it became.
         reader: makes of a request what the network got of it.
@@ -58,7 +53,6 @@ class Expected:
         names: of the classes, by label.
     """
 
-    run: str
     model: str
     version: int
     reader: request_log.Reader
@@ -133,7 +127,6 @@ class Findings:
         """For json.dumps."""
         return {
             "drift": self.drifted,
-            "run": self.expected.run,
             "model": self.expected.model,
             "version": self.expected.version,
             "requests": self.observed.requests,
@@ -145,56 +138,30 @@ class Findings:
         }
 
 
-def find_run(past: records.History, name: str | None) -> Run:
-    """The run of a name, or the newest one that pushed a model.
+def expected(model: Path) -> Expected:
+    """What a pushed model was trained on: its version folder says it, wherever it lies.
+
+    Args:
+        model: the version folder, or the folder of the versions, of which the newest counts.
 
     Raises:
-        MonitorError: where no run pushed one.
-        history.HistoryError: where there is no such run.
+        ModelError: where there is no model, or a broken one.
+        MonitorError: where it is no version, or does not say what it was trained on.
     """
-    if name is not None:
-        return past.find(name)
-    for run in past.runs():
-        if run.pushed_version:
-            return run
-    raise MonitorError(f"no run has pushed a model; `{product.NAME} run` pushes one")
-
-
-def expected(run: Run) -> Expected:
-    """Statistics of a run, from its artifacts; what its model said of the test split is the Evaluator's.
-
-    Raises:
-        MonitorError: where the run pushed nothing, or an artifact is gone.
-    """
-    if not run.pushed_version:
-        raise MonitorError(f"run {run.id} pushed no model: its verdict is {run.verdict!r}")
-    facts_file = _folder(run, NodeId.DATA_GATE, Output.BLESSING) / FACTS_FILE
-    model = _folder(run, NodeId.TRAINER, Output.MODEL) / _SAVED_MODEL
-    evaluation = _folder(run, NodeId.EVALUATOR, Output.EVALUATION)
-    for path in (facts_file, model, evaluation):
-        if not path.exists():
-            raise MonitorError(f"run {run.id}: {path} is gone")
+    version = classifier.find(model).absolute()
+    if not version.name.isdecimal():
+        raise MonitorError(f"{version} is no version of a model: its name is no number")
     try:
-        train = DatasetFacts.from_json(facts_file.read_text()).splits[features.TRAIN]
-    except (FactsError, KeyError) as error:
-        raise MonitorError(f"{facts_file}: {error}") from None
-    confidence = np.zeros(image_facts.BINS, np.int64)
-    for some in answers.confidences(evaluation):
-        confidence += image_facts.unit_histogram(some)
-    if not confidence.any():
-        raise MonitorError(
-            f"run {run.id}: {evaluation} holds no answers; "
-            f"`{product.NAME} run --rerun {NodeId.EVALUATOR}` asks the model again"
-        )
+        facts = TrainingFacts.read(version)
+    except FactsError as error:
+        raise MonitorError(f"{error}; what `{product.NAME} run` pushes has them") from None
     return Expected(
-        run=run.id,
-        model=_property(run, NodeId.PUSHER, Output.PUSHED_MODEL, "pushed_destination").parent.name,
-        version=int(run.pushed_version),
-        reader=request_log.Reader(classifier.load(model), classifier.image_shape(model)),
-        histograms={name: np.array(counts) for name, counts in train.images.items()}
-        | {CONFIDENCE: confidence},
-        classes=np.array(train.labels),
-        names=_names(model, len(train.labels)),
+        model=version.parent.name,
+        version=int(version.name),
+        reader=request_log.Reader(classifier.load(version), classifier.image_shape(version)),
+        histograms={**facts.images, CONFIDENCE: facts.confidence},
+        classes=facts.labels,
+        names=_names(version, len(facts.labels)),
     )
 
 
@@ -244,7 +211,8 @@ def _no_request(folder: Path, expected: Expected, any_version: bool, models: Cou
     if models:
         named = ", ".join(f"{count} to {name!r}" for name, count in sorted(models.items()))
         return (
-            f"{message}; {named}: run the server with --model-name {expected.model}, or name another --run"
+            f"{message}; {named}: run the server with --model-name {expected.model}, "
+            "or name another --model"
         )
     return f"{message}, and none to others"
 
@@ -254,7 +222,7 @@ def compare(expected: Expected, observed: Observed, limits: Limits) -> Findings:
     found = []
     for fact, histogram in expected.histograms.items():
         seen = observed.histograms[fact]
-        if seen.sum():
+        if seen.sum() and histogram.sum():
             apart = distance.of_histograms(histogram, seen)
             limit = limits.max_confidence_distance if fact == CONFIDENCE else limits.max_image_distance
             found.append(
@@ -287,19 +255,3 @@ def _add(seen: Observed, request: request_log.Request) -> None:
         seen.histograms[CONFIDENCE] += image_facts.unit_histogram(request.confidence)
     if request.classes is not None:
         seen.classes += np.bincount(request.classes, minlength=len(seen.classes))[: len(seen.classes)]
-
-
-def _folder(run: Run, node: str, key: str) -> Path:
-    found = run.node(node)
-    artifact = found.output(key) if found else None
-    if artifact is None:
-        raise MonitorError(f"run {run.id} has no {key} of {node}")
-    return Path(artifact.uri)
-
-
-def _property(run: Run, node: str, key: str, name: str) -> Path:
-    found = run.node(node)
-    artifact = found.output(key) if found else None
-    if artifact is None or name not in artifact.properties:
-        raise MonitorError(f"run {run.id} has no {name} of {node}")
-    return Path(artifact.properties[name])

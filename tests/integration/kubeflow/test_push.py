@@ -14,12 +14,13 @@ from kubeflow.compile import compile_pipeline
 from kubeflow.emulator import run as emulator
 from kubeflow.settings import load
 from kubeflow.spec import File
+from tests.unit.components.training import training
 from tests.unit.kubeflow.conftest import REPOSITORY
 from tests.unit.kubeflow.emulator.test_run import Silent
 
 BUCKET = "minio://mlpipeline"
-GIVEN = {"Trainer": ("model", {}), "Evaluator": ("blessing", {"blessed": 1})}
-GIVEN |= {"ServingValidator": ("blessing", {"blessed": 1})}
+JUDGES = ("DataGate", "Evaluator", "ServingValidator")
+GIVEN = {"Trainer": ("model", {})} | dict.fromkeys(JUDGES, ("blessing", {"blessed": 1}))
 
 
 def imported(spec: dict[str, Any], task: str, output: str, uri: str, metadata: dict[str, Any]) -> None:
@@ -46,6 +47,9 @@ def spec() -> tuple[dict[str, Any], dict[str, Any]]:
     kept = (*GIVEN, "BaselineModel", "Pusher")
     tasks = made.pipeline_spec["root"]["dag"]["tasks"]
     made.pipeline_spec["root"]["dag"]["tasks"] = {name: tasks[name] for name in kept}
+    # An importer has one output: what tells of the training is all in that of DataGate.
+    told = tasks["Pusher"]["inputs"]["artifacts"]
+    told["evaluation"] = told["data_blessing"]
     return made.pipeline_spec, made.platform_spec
 
 
@@ -57,8 +61,8 @@ def push(spec: tuple[dict[str, Any], dict[str, Any]], store: Path, model: str) -
     source.mkdir(parents=True, exist_ok=True)
     (source / "saved_model.pb").write_text(model)
     options.objects().put(source, f"{BUCKET}/{model}/Format-Serving")
-    (store / "note").write_text("judged")
-    options.objects().put(store / "note", f"{BUCKET}/judged/note")
+    for (artifact,) in training(store / "training").values():
+        options.objects().put(Path(artifact.uri), f"{BUCKET}/judged")
     for task, (output, metadata) in GIVEN.items():
         uri = f"{BUCKET}/{model if task == 'Trainer' else 'judged'}"
         imported(pipeline, task, output, uri, metadata)

@@ -10,6 +10,9 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components.pusher.executor import Executor, StaleVerdictError
+from components.shared.image_facts import IMAGE_FACTS
+from components.shared.training_facts import TrainingFacts
+from tests.unit.components.training import training
 
 
 def push(
@@ -47,11 +50,22 @@ def push(
         )
     )
     Executor().Do(
-        {"model": [model], "model_blessing": [blessing], "baseline_model": [baseline]},
+        {"model": [model], "model_blessing": [blessing], "baseline_model": [baseline]} | training(tmp_path),
         {"pushed_model": [pushed]},
         {"push_destination": proto_utils.proto_to_json(destination)},
     )
     return pushed
+
+
+def test_a_version_holds_the_facts_of_its_training(tmp_path: Path) -> None:
+    for to_folder in (True, False):
+        version = Path(push(tmp_path, to_folder=to_folder).get_string_custom_property("pushed_destination"))
+        facts = TrainingFacts.read(version)
+        assert facts.labels.tolist() == [2, 1]
+        assert facts.confidence.sum() == 3
+        assert {name: counts.sum() for name, counts in facts.images.items()} == dict.fromkeys(
+            IMAGE_FACTS, 3
+        )
 
 
 def test_a_blessed_model_is_pushed_whole(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from components.serving_validator.executor import Executor
 from components.shared import classifier, names
 from serving.client import Client
 from serving.protocol.errors import Code, ServingError
+from tests.unit.components.training import training
 from trainer import features, pictures, warmup
 from trainer.features import ImageInput, ImageShape
 
@@ -182,7 +183,8 @@ def is_pushed(tmp_path: Path, blessing: standard_artifacts.InfraBlessing) -> boo
             "model": [model_artifact(tmp_path)],
             "model_blessing": [model_blessing(True)],
             "infra_blessing": [blessing],
-        },
+        }
+        | training(tmp_path),
         {"pushed_model": [pushed]},
         {"push_destination": proto_utils.proto_to_json(destination)},
     )

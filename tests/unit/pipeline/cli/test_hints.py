@@ -68,15 +68,6 @@ def test_runs_are_listed_where_they_were_looked_for(empty: History, tmp_path: Pa
     )
 
 
-def test_no_run_that_pushed_a_model_is_named_by_no_option(empty: History) -> None:
-    from pipeline.monitor import drift  # TensorFlow
-
-    with pytest.raises(
-        drift.MonitorError, match=rf"^no run has pushed a model; `{product.NAME} run` pushes one$"
-    ):
-        drift.find_run(empty, None)
-
-
 def test_a_folder_without_a_model_is_not_to_be_named_again(tmp_path: Path) -> None:
     from components.shared import classifier  # TensorFlow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,11 @@ from PIL import Image
 from tensorflow_serving.apis import model_pb2
 
 from components.image_example_gen.sources import idx
-from components.shared import answers, classifier, image_facts
+from components.shared import answers, classifier, files, image_facts, model_store
 from components.shared.dataset_facts import FACTS_FILE
-from pipeline.history import records
+from components.shared.training_facts import TrainingFacts
 from pipeline.monitor import drift, page
 from pipeline.monitor.drift import Expected, Limits, MonitorError
-from pipeline.nodes import NodeState
 from serving.client import Client
 from serving.models.inference import Prediction
 from serving.server.telemetry.metrics import Metrics
@@ -43,8 +42,8 @@ def digits(mnist_dir: Path) -> Digits:
 
 
 @pytest.fixture(scope="module")
-def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> records.Run:
-    """A run that pushed, with the artifacts that its nodes leave."""
+def served(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The versions of a model, as the Pusher leaves them."""
     root = tmp_path_factory.mktemp("run")
     train = next(idx.read_images(mnist_dir / "train-images-idx3-ubyte", 4000))
     labels = next(idx.read_labels(mnist_dir / "train-labels-idx1-ubyte", 4000))
@@ -53,54 +52,28 @@ def run(mnist_dir: Path, digits: Digits, tmp_path_factory: pytest.TempPathFactor
     (root / "blessing").mkdir()
     found = facts_of(folders, (28, 28), 10)
     (root / "blessing" / FACTS_FILE).write_text(found.to_json())
-    means_model.save(root / "model" / "Format-Serving", train, labels)
-    means_model.save(root / "serving" / "mnist" / str(VERSION), train, labels)
-    said = classifier.load(root / "model" / "Format-Serving").of_images(digits[0])
+    version = root / "serving" / "mnist" / str(VERSION)
+    means_model.save(version, train, labels)
+    said = classifier.load(version).of_images(digits[0])
     with answers.writing(str(root / "evaluation"), 0, 1) as writer:
         writer.write([str(number) for number in range(len(said))], digits[1].astype(np.int64), said)
-    pushed = {
-        "pushed": 1,
-        "pushed_version": str(VERSION),
-        "pushed_destination": str(root / "serving" / "mnist" / str(VERSION)),
-    }
-    return records.Run(
-        "20261123-143554.172125",
-        datetime.now(),
-        (
-            node("ImageExampleGen", "examples", root),
-            node("DataGate", "blessing", root),
-            node("Trainer", "model", root),
-            node("Evaluator", "evaluation", root),
-            node("Pusher", "pushed_model", root, pushed),
-        ),
-    )
-
-
-def node(name: str, key: str, root: Path, properties: dict[str, int | str] | None = None) -> records.Node:
-    artifact = records.Artifact(key, 1, "", str(root / key), properties or {})
-    return records.Node(name, 1, NodeState.DONE, datetime.now(), 0.0, {}, (), (artifact,))
-
-
-def artifact(run: records.Run, name: str, key: str) -> Path:
-    found = run.node(name)
-    assert found
-    output = found.output(key)
-    assert output
-    return Path(output.uri)
+    facts = TrainingFacts.gather(root / "blessing", root / "evaluation")
+    files.write_text(version / model_store.TRAINING_FACTS, facts.to_json())
+    return version.parent
 
 
 @pytest.fixture(scope="module")
-def expected(run: records.Run) -> Expected:
-    return drift.expected(run)
+def expected(served: Path) -> Expected:
+    return drift.expected(served)
 
 
 Log = Callable[..., Path]
 
 
 @pytest.fixture
-def log(run: records.Run, tmp_path: Path) -> Log:
+def log(served: Path, tmp_path: Path) -> Log:
     """Writes requests and the model's answers as the server writes them."""
-    model = classifier.load(artifact(run, "Trainer", "model") / "Format-Serving")
+    model = classifier.load(served / str(VERSION))
 
     def write(images: np.ndarray, form: str = features.IMAGE, version: int = VERSION) -> Path:
         writer = RequestLog(RequestLogConfig(tmp_path), Metrics().log_count)
@@ -147,10 +120,9 @@ def judge(folder: Path, expected: Expected) -> tuple[set[str], drift.Findings]:
 
 
 def test_real_digits_through_a_real_server_are_no_drift(
-    run: records.Run, expected: Expected, digits: Digits, tmp_path: Path
+    served: Path, expected: Expected, digits: Digits, tmp_path: Path
 ) -> None:
     logs = tmp_path / "logs"
-    served = artifact(run, "Trainer", "model").parent / "serving" / "mnist"
     with (
         running(served, tmp_path, "--log-requests", str(logs)) as server,
         Client("127.0.0.1", server.grpc_port, "grpc", model="mnist") as client,
@@ -248,8 +220,23 @@ def test_a_folder_without_logs_is_refused(tmp_path: Path, expected: Expected) ->
         drift.observe(tmp_path, expected)
 
 
-def test_a_run_that_pushed_nothing_has_no_model_to_watch(run: records.Run) -> None:
-    with pytest.raises(MonitorError, match="pushed no model"):
-        drift.expected(records.Run(run.id, run.began, run.nodes[:-1]))
-    with pytest.raises(MonitorError, match="has no blessing of DataGate"):
-        drift.expected(records.Run(run.id, run.began, (*run.nodes[:1], *run.nodes[2:])))
+def test_the_version_s_own_folder_says_the_same(served: Path, expected: Expected) -> None:
+    found = drift.expected(served / str(VERSION))
+    assert (found.model, found.version) == (expected.model, expected.version) == ("mnist", VERSION)
+    np.testing.assert_array_equal(found.histograms[drift.CONFIDENCE], expected.histograms[drift.CONFIDENCE])
+
+
+def test_a_model_that_does_not_say_what_it_was_trained_on_is_refused(served: Path, tmp_path: Path) -> None:
+    version = shutil.copytree(served / str(VERSION), tmp_path / "mnist" / "7")
+    (version / model_store.TRAINING_FACTS).write_text('{"images": []}')
+    with pytest.raises(MonitorError, match=r"training_facts\.json holds no facts: AttributeError"):
+        drift.expected(version)
+    (version / model_store.TRAINING_FACTS).unlink()
+    with pytest.raises(
+        MonitorError, match=r"7 does not say what it was .*; what `mnist run` pushes has them"
+    ):
+        drift.expected(tmp_path / "mnist")
+    with pytest.raises(MonitorError, match="newest is no version of a model: its name is no number"):
+        drift.expected(version.rename(tmp_path / "newest"))
+    with pytest.raises(classifier.ModelError, match="there is no model"):
+        drift.expected(tmp_path)
