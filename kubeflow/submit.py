@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,6 +44,10 @@ class Package:
 
     path: Path
     file: File
+
+    def experiment(self, options: RunOptions) -> str:
+        """The group that its runs belong to."""
+        return options.experiment or self.file.name
 
     def looking_at_the_data(self, folder: Path) -> Package:
         """The same with a node that computes the data's fingerprint in each run, written below `folder`.
@@ -161,7 +165,7 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
     Raises:
         ApiError: where the server does not take it.
     """
-    experiment_id = _experiment(api, options.experiment or package.file.name)
+    experiment_id = _experiment(api, package.experiment(options))
     with explained(api.host, "start a run"), quiet():
         run = api.client.run_pipeline(
             experiment_id=experiment_id,
@@ -175,6 +179,23 @@ def submit(api: Api, package: Package, options: RunOptions, parameters: dict[str
     return str(run.run_id)
 
 
+def run_within(api: Api, experiment: str, interval_s: int) -> datetime | None:
+    """When the newest run of an experiment was made, where that is less than so many seconds ago.
+
+    Whoever started it, and whatever became of it. The server is asked, so no pod has to remember anything.
+
+    Raises:
+        ApiError: where the server does not say it.
+    """
+    experiment_id = _experiment(api, experiment)
+    with explained(api.host, f"list the runs of {experiment!r}"), quiet():
+        found = api.client.list_runs(
+            page_size=1, sort_by="created_at desc", experiment_id=experiment_id, namespace=api.namespace
+        )
+    made = [run.created_at for run in found.runs or ()]
+    return next((at for at in made if datetime.now(UTC) - at < timedelta(seconds=interval_s)), None)
+
+
 def schedule(
     api: Api, package: Package, options: RunOptions, parameters: dict[str, Any], when: Schedule
 ) -> str:
@@ -183,7 +204,7 @@ def schedule(
     Raises:
         ApiError: where the server does not take it.
     """
-    experiment_id = _experiment(api, options.experiment or package.file.name)
+    experiment_id = _experiment(api, package.experiment(options))
     with explained(api.host, "make a schedule"), quiet():
         recurring = api.client.create_recurring_run(
             experiment_id=experiment_id,

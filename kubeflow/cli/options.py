@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from kubeflow import api
-from kubeflow.submit import RunOptions
+from kubeflow.submit import Package, RunOptions, read_package
+from pipeline.errors import UserError
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -29,6 +32,11 @@ RUN = (
     click.option("--pipeline-root", metavar="URI", help="Folder of the artifacts, e.g. s3://bucket/runs."),
     click.option("--service-account", help="Account of the run's pods. [default: as compiled]"),
     click.option("--no-cache", is_flag=True, help="Run every node, even where nothing changed."),
+    click.option(
+        "--when-data-changes",
+        is_flag=True,
+        help="Each run first computes the data's fingerprint in the cluster; known data train nothing.",
+    ),
 )
 
 
@@ -54,6 +62,19 @@ def connect(options: dict[str, Any]) -> api.Api:
             ca_file=options["ca_file"],
         )
     )
+
+
+@contextmanager
+def package_of(path: Path, options: dict[str, Any]) -> Iterator[Package]:
+    """The compiled file as the options of RUN want it."""
+    package = read_package(path)
+    if not options["when_data_changes"]:
+        yield package
+        return
+    if options["no_cache"]:
+        raise UserError("--when-data-changes works through the cache, and --no-cache leaves it out")
+    with TemporaryDirectory() as folder:
+        yield package.looking_at_the_data(Path(folder))
 
 
 def run_options(name: str | None, options: dict[str, Any]) -> RunOptions:

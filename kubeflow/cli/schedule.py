@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 
 from kubeflow import cron as cron_expressions
 from kubeflow import submit as kubeflow_submit
-from kubeflow.cli.options import ACCESS, FILE, RUN, connect, run_options, with_options
+from kubeflow.cli.options import ACCESS, FILE, RUN, connect, package_of, run_options, with_options
 from pipeline.errors import UserError
 
 
@@ -32,11 +30,6 @@ from pipeline.errors import UserError
 )
 @click.option("--start", metavar="TIME", help="Begin of the schedule, e.g. 2030-01-31T00:00:00Z.")
 @click.option("--end", metavar="TIME", help="End of the schedule.")
-@click.option(
-    "--when-data-changes",
-    is_flag=True,
-    help="Each run first computes the data's fingerprint in the cluster; known data train nothing.",
-)
 @click.option("--name", help="Name of the schedule. [default: the pipeline's name]")
 @with_options(RUN)
 def schedule(
@@ -47,7 +40,6 @@ def schedule(
     max_concurrency: int,
     start: str | None,
     end: str | None,
-    when_data_changes: bool,
     name: str | None,
     **options: Any,
 ) -> None:
@@ -67,13 +59,7 @@ def schedule(
         start=kubeflow_submit.moment(start),
         end=kubeflow_submit.moment(end),
     )
-    with ExitStack() as stack:
-        compiled = kubeflow_submit.read_package(package)
-        if when_data_changes:
-            if options["no_cache"]:
-                raise UserError("--when-data-changes works through the cache, and --no-cache leaves it out")
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            compiled = compiled.looking_at_the_data(folder)
+    with package_of(package, options) as compiled:
         parameters = compiled.file.arguments(options["params"])
         api = connect(options)
         schedule_id = kubeflow_submit.schedule(api, compiled, run_options(name, options), parameters, when)

@@ -83,6 +83,7 @@ class Server:
         writable: whether this user may start something.
         login_page: whether there is a login page in front of it.
         looks: how a run stands at each look; the last one stays. An HTTP status: the server's answer.
+        made: when each run was made.
         requests: method and path of each call, in order.
         tokens: the authorization of each call.
         namespaces: where experiments were made.
@@ -96,6 +97,7 @@ class Server:
     looks: list[Look | int] = field(default_factory=lambda: [Look("SUCCEEDED")])
     experiments: dict[str, kfp_server_api.V2beta1Experiment] = field(default_factory=dict)
     runs: dict[str, Json] = field(default_factory=dict)
+    made: dict[str, datetime] = field(default_factory=dict)
     recurring: dict[str, Json] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
@@ -127,7 +129,18 @@ class Server:
                 self._check_job(body)
                 run_id = str(uuid.uuid4())
                 self.runs[run_id] = body
+                self.made[run_id] = datetime.now(UTC)
                 return kfp_server_api.V2beta1Run(run_id=run_id, display_name=body["display_name"])
+            case "GET", ["runs"]:
+                _expect(query["sort_by"] == "created_at desc", "only the newest ones are asked for")
+                own = [i for i, r in self.runs.items() if r["experiment_id"] == query["experiment_id"]]
+                newest = sorted(own, key=lambda run_id: self.made[run_id], reverse=True)
+                return kfp_server_api.V2beta1ListRunsResponse(
+                    runs=[
+                        kfp_server_api.V2beta1Run(run_id=run_id, created_at=self.made[run_id])
+                        for run_id in newest[: int(query["page_size"])]
+                    ]
+                )
             case "GET", ["runs", run_id]:
                 if run_id not in self.runs:
                     raise RefusedError(404, f"Failed to get a run: Run {run_id} not found")

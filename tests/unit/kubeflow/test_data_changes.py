@@ -105,18 +105,22 @@ def test_the_command_sends_the_file_with_the_node(example: Compiled, tmp_path: P
     path = tmp_path / "mnist.yaml"
     path.write_text(example.to_yaml())
     with kfp_server.running() as server:
+        for command, kept in (
+            (("schedule", "--every", "1h"), server.recurring),
+            (("submit",), server.runs),
+        ):
 
-        def schedule(*more: str) -> Any:
-            words = ["schedule", str(path), "--host", server.url, "--every", "1h", "--when-data-changes"]
-            return CliRunner().invoke(main, [*words, *more])
+            def start(*more: str, command: tuple[str, ...] = command) -> Any:
+                words = [*command, str(path), "--host", server.url, "--when-data-changes"]
+                return CliRunner().invoke(main, [*words, *more])
 
-        done = schedule()
-        assert done.exit_code == 0, done.output
-        (sent,) = server.recurring.values()
-        assert NODE in sent["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-        assert "data_fingerprint" in schedule("--param", "data_fingerprint=1").stderr
-        assert "--no-cache leaves it out" in schedule("--no-cache").stderr
-        assert len(server.recurring) == 1
+            done = start()
+            assert done.exit_code == 0, done.output
+            (sent,) = kept.values()
+            assert NODE in sent["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+            assert "data_fingerprint" in start("--param", "data_fingerprint=1").stderr
+            assert "--no-cache leaves it out" in start("--no-cache").stderr
+            assert len(kept) == 1
     assert NODE not in yaml.safe_dump(list(yaml.safe_load_all(path.read_text())))
 
 

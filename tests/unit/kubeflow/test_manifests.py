@@ -28,6 +28,7 @@ OVERLAYS = (
     "model-volume",
     "flink",
     "monitoring",
+    "retrain-on-drift",
     "tf-serving/base",
     "tf-serving/overlays/pvc",
     "tf-serving/overlays/s3",
@@ -136,8 +137,11 @@ MODELS = {**vars(kubernetes), **KSERVE, **MONITORING}
 KINDS = {
     ("apps/v1", "Deployment"): "V1Deployment",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "V2HorizontalPodAutoscaler",
+    ("batch/v1", "CronJob"): "V1CronJob",
     ("batch/v1", "Job"): "V1Job",
     ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
+    ("rbac.authorization.k8s.io/v1", "Role"): "V1Role",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "V1RoleBinding",
     ("policy/v1", "PodDisruptionBudget"): "V1PodDisruptionBudget",
     ("v1", "ConfigMap"): "V1ConfigMap",
     ("v1", "PersistentVolumeClaim"): "V1PersistentVolumeClaim",
@@ -194,6 +198,8 @@ def pods(documents: list[Json]) -> Iterator[Json]:
     for document in documents:
         if document["kind"] in ("Deployment", "Job"):
             yield document["spec"]["template"]["spec"]
+        if document["kind"] == "CronJob":
+            yield document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def test_every_file_is_used_and_every_used_file_exists() -> None:
@@ -217,6 +223,7 @@ def test_every_file_is_used_and_every_used_file_exists() -> None:
     assert {str(path.parent.relative_to(MANIFESTS)) for path in unused} == set(COMPLETE) - {
         "model-volume",
         "kserve/overlays/s3",
+        "tf-serving/overlays/pvc",
     }
     assert {path.name for path in unused} == {"kustomization.yaml"}
 

@@ -209,6 +209,27 @@ def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, 
     assert server.requests.count("POST /apis/v2beta1/experiments") == 1
 
 
+def test_no_run_is_started_before_the_newest_one_has_cooled_down(server: Server, package: Path) -> None:
+    def start(*more: str) -> Result:
+        return invoke(submit_command, package, "--host", server.url, *NEEDED, *more)
+
+    cool = ("--cool-down", "6h")
+    assert start(*cool).exit_code == 0
+    (first,) = server.runs
+    server.made[first] -= timedelta(hours=5)
+    result = start(*cool, "--wait")
+    assert result.exit_code == 0
+    made = server.made[first]
+    assert result.stdout == f"no run: mnist has one of {made:%Y-%m-%d %H:%M} UTC, not 6h ago yet\n"
+    assert start(*cool, "--experiment", "other").exit_code == 0
+    assert len(server.runs) == 2
+    server.made[first] -= timedelta(hours=2)
+    assert start(*cool).exit_code == 0
+    assert start().exit_code == 0
+    assert len(server.runs) == 4
+    assert "is no interval" in one_line(start("--cool-down", ""))
+
+
 @pytest.mark.slow
 def test_caching_is_as_compiled_unless_switched_off(server: Server, package: Path) -> None:
     invoke(submit_command, package, "--host", server.url, *NEEDED)
