@@ -5,7 +5,6 @@ TensorFlow is imported for a function of the user's alone.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.history.records import History, HistoryError
 from pipeline.nodes import NodeId, Output
 from pipeline.runtime import environment, logs
-from trainer import recipes
+from trainer import base_files, recipes
 from trainer.features import DEFAULT_NUM_CLASSES, METRICS, ImageShape
 from trainer.recipes import Params
 
@@ -66,7 +65,8 @@ def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig
             data in the cluster; where there is none either, the settings must say what the images are.
 
     Raises:
-        ConfigError, SourceError: as with_facts; also where nothing says what the images are.
+        ConfigError, SourceError: as with_facts; also where nothing says what the images are, or a file of
+            `trainer.base` is not on this machine.
     """
     data = config.data
     if folder is None and not (data.size and data.num_classes):
@@ -77,7 +77,14 @@ def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig
                 "data with --data-dir, or --set data.size=28x28 --set data.num_classes=10"
             )
         folder = fetched
-    return with_facts(warm_start.in_a_cluster(config), folder)
+    for name in ("base", "base_weights"):
+        value = getattr(config.trainer, name) or ""
+        if value.startswith(_RUN) or "://" in value:
+            raise ConfigError(
+                f"trainer.{name}={value}: the Trainer's pod opens neither addresses nor this machine's "
+                "runs: copy the files into the image, and give the path that they have there and here"
+            )
+    return with_facts(warm_start.in_a_cluster(_with_base(config)), folder)
 
 
 def _with_baseline(config: PipelineConfig) -> PipelineConfig:
@@ -95,25 +102,23 @@ def _with_base(config: PipelineConfig) -> PipelineConfig:
     """What `trainer.base` and `trainer.base_weights` name, where another content is another training."""
     given, weights = (getattr(config.trainer, name) or "" for name in ("base", "base_weights"))
     found: dict[str, str] = {}
-    contents: list[str] = []
     for name, value in (("base", given), ("base_weights", weights)):
         if not value or (name == "base" and not value.endswith(".keras")):
             continue
         file = Path(value).expanduser().absolute()
         if not file.is_file():
             raise ConfigError(f"trainer.{name}={value}: there is no such file")
-        contents.append(hashlib.sha256(file.read_bytes()).hexdigest())
         found[name] = str(file)
     folder = _model_of_run(config, given) if given.startswith(_RUN) else Path(given).expanduser()
     if given and folder.is_dir():
         saved = model_store.find(str(folder.absolute()))
         if saved is None:
             raise ConfigError(f"trainer.base={given}: there is no SavedModel in {folder}")
-        contents.append(model_store.fingerprint(saved))
         found["base"] = saved
     if not found:
         return config
-    return config.replace("trainer", **found, base_fingerprint="-".join(contents))
+    contents = base_files.fingerprint(found.get("base", ""), found.get("base_weights", ""))
+    return config.replace("trainer", **found, base_fingerprint=contents)
 
 
 def _model_of_run(config: PipelineConfig, given: str) -> Path:

@@ -14,7 +14,18 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import base_network, devices, features, frozen, lite, run_metrics, samples, signatures, warmup
+from trainer import (
+    base_files,
+    base_network,
+    devices,
+    features,
+    frozen,
+    lite,
+    run_metrics,
+    samples,
+    signatures,
+    warmup,
+)
 from trainer.batches import cache_budget_bytes, evaluation_batches, read_split, training_batches
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
@@ -47,7 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
             `run_config`, fields of trainer.estimator.RunConfig by name;
             `warm_start_checkpoint`, `continue` and so on: what to do with `base_model`, a folder with
             values to begin with: see trainer.warm_start;
-            `base_fingerprint`, of the file that `base` of the recipe names;
+            `base_fingerprint`, of the files that `base` and `base_weights` of the recipe name;
             `lite`, float16 or int8: write a LiteRT model too, see trainer.lite;
             `gpus`, the least number of GPUs that must be visible;
             `checkpoint_dir`, a folder that outlives this execution;
@@ -62,6 +73,7 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     settings: Mapping[str, Any] = fn_args.custom_config or {}
     params = _params(fn_args, settings)
+    base_files.check(params, settings.get("base_fingerprint", ""))
     functions = UserFunctions.load(settings)
     strategy = devices.build_strategy(settings.get("gpus", 0))
     params = params.scaled(strategy.num_replicas_in_sync)

@@ -159,15 +159,28 @@ def test_a_given_baseline_is_imported_from_where_the_run_says(compiled: Compile)
 
 
 def test_what_a_training_begins_with_is_imported_for_it(compiled: Compile) -> None:
-    begins = ("trainer.warm_start_from=s3://mlpipeline/old", "trainer.warm_start_checkpoint=model.ckpt-200")
+    begins = (
+        "trainer.warm_start_from=s3://mlpipeline/old",
+        "trainer.warm_start_checkpoint=model.ckpt-200",
+        "trainer.warm_start_fingerprint=others",
+        "trainer.continue=true",
+    )
     spec = compiled(*begins).pipeline_spec
     importer = spec["deploymentSpec"]["executors"]["WarmStart_executor"]["importer"]
     assert importer["artifactUri"]["constant"] == "s3://mlpipeline/old"
+    assert importer["metadata"] == {"fingerprint": "others"}
     trainer = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]
     assert trainer["artifacts"]["base_model"]["taskOutputArtifact"]["producerTask"] == "WarmStart"
     text = trainer["parameters"]["custom_config"]["runtimeValue"]["constant"]
     settings = json.loads(text)
     assert settings["warm_start_checkpoint"] == "model.ckpt-200"
+    # Kubeflow's cache knows an imported artifact by its URI, and this node by its parameters too.
+    assert settings["warm_start_fingerprint"] == "others"
+    assert settings["continue"] is True
+    with pytest.raises(
+        ConfigError, match=r"^WarmStart: imports /old, which is in no object store; copy it"
+    ):
+        compiled("trainer.warm_start_from=/old")
 
 
 def test_the_search_for_the_model_in_production_sees_the_pusher_s_volume(four_gpus) -> None:

@@ -14,6 +14,8 @@ from pipeline.config import ConfigError, PipelineConfig, with_settings
 from pipeline.resolve import for_a_cluster, for_this_machine, inspect, with_facts
 from tests.conftest import idx_bytes, write_pair
 from tests.unit.components.image_example_gen.sources.data import class_folders
+from tests.unit.trainer.test_base_network import saved
+from trainer import base_files
 from trainer.features import ImageInput, ImageShape
 
 COMPILE = ("compile", "--set", "push.to=artifact", "--image", "registry.example/mnist:1")
@@ -309,6 +311,28 @@ def test_a_gate_on_a_metric_of_ones_own_passes() -> None:
     settings = ["gates.metrics.accuracy=0.9", "trainer.model_fn=tests.unit.trainer.own_model.model_fn"]
     config = with_settings(PipelineConfig(), [*settings, "gates.metrics_at_most.loss=0.5"])
     assert with_facts(config, None).gates.metric_names.keys() == {"accuracy", "loss"}
+
+
+@pytest.mark.slow
+def test_a_base_of_a_compiled_pipeline_is_the_file_that_is_here(tmp_path: Path) -> None:
+    config = with_settings(PipelineConfig(), ["data.size=16x16", "data.num_classes=4"])
+
+    def fingerprint(base: str) -> str:
+        given = config.replace("trainer", recipe="retrain", base=base, base_input="unit")
+        found = for_a_cluster(given, None).trainer
+        assert found.base == base
+        return found.base_fingerprint
+
+    file = saved(tmp_path)
+    first = fingerprint(file)
+    assert first == base_files.fingerprint(file, "")
+    saved(tmp_path)  # with other weights
+    assert fingerprint(file) != first
+    for name in ("run:20", "minio://mlpipeline/base.keras"):
+        with pytest.raises(ConfigError, match=rf"^trainer\.base={name}: the Trainer's pod opens neither"):
+            fingerprint(name)
+    with pytest.raises(ConfigError, match=r"^trainer\.base=.*: there is no such file"):
+        fingerprint(str(tmp_path / "other.keras"))
 
 
 @pytest.mark.slow
