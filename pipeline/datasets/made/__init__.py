@@ -16,7 +16,6 @@ from pipeline.datasets.made import digits, letters, mnist_m
 from pipeline.errors import UserError
 
 MARK = ".made.json"  # in the folder of a data set that was made here, written last
-VERSION = 1  # of the makers: what they make has changed where this has
 
 
 class MakeError(UserError):
@@ -32,15 +31,19 @@ class Made:
             and returns facts about what was made.
         settings: `key=value`, with which a run reads and learns it.
         from_mnist: whether it is made of MNIST.
+        version: of the maker: what it makes has changed where this has.
     """
 
     make: Callable[..., Mapping[str, Any]]
     settings: tuple[str, ...] = ()
     from_mnist: bool = False
+    version: int = 1
 
 
 MADE: Mapping[str, Made] = {
-    "letters": Made(letters.make, ("data.size=28x28", "data.bad_images=skip", "trainer.epochs=12")),
+    "letters": Made(
+        letters.make, ("data.size=28x28", "data.bad_images=skip", "trainer.epochs=12"), version=2
+    ),
     "mnist-m": Made(mnist_m.make, ("trainer.recipe=residual",), from_mnist=True),
     "digits-8": Made(digits.make_digits_8, ("trainer.epochs=40",)),
     "emnist-like": Made(digits.make_emnist_like, ("data.orient=transpose",), from_mnist=True),
@@ -69,7 +72,7 @@ def make(name: str, dest: Path, mnist: Callable[[], Path], maker: Made | None = 
         raise MakeError(f"unknown data set {name!r}: {', '.join(MADE)} can be made")
     maker = maker or MADE[name]
     folder = dest / name
-    if _is_there(folder, name):
+    if _is_there(folder, name, maker.version):
         return folder, False
     source = [mnist()] if maker.from_mnist else []
     dest.mkdir(parents=True, exist_ok=True)
@@ -77,24 +80,24 @@ def make(name: str, dest: Path, mnist: Callable[[], Path], maker: Made | None = 
         made = Path(scratch, name)
         made.mkdir()
         facts = maker.make(made, *source)
-        (made / MARK).write_text(json.dumps({"name": name, "version": VERSION, **facts}, indent=2))
+        (made / MARK).write_text(json.dumps({"name": name, "version": maker.version, **facts}, indent=2))
         try:
             made.rename(folder)
         except OSError:
             # Another process may have made it meanwhile.
-            if _is_there(folder, name):
+            if _is_there(folder, name, maker.version):
                 return folder, False
             raise
     return folder, True
 
 
-def _is_there(folder: Path, name: str) -> bool:
+def _is_there(folder: Path, name: str, version: int) -> bool:
     if not folder.exists():
         return False
     try:
         found = json.loads((folder / MARK).read_text())
     except (OSError, ValueError):
         found = {}
-    if (found.get("name"), found.get("version")) != (name, VERSION):
+    if (found.get("name"), found.get("version")) != (name, version):
         raise MakeError(f"{folder} is there, and this version did not make it: move it away")
     return True

@@ -1,13 +1,15 @@
 """`letters`: A to J from fonts, as PNG files in class folders, after the idea of notMNIST.
 
 The fonts are those that matplotlib carries and those of Debian's font packages that are installed: the same
-fonts give the same pictures.
+fonts give the same pictures. All fonts of a family are in one split, so that the test shows what a model
+makes of letters of a shape that it has not seen.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 CLASSES = "ABCDEFGHIJ"
 SIDES = (24, 96)  # least and largest of a picture, in pixels
-TRAIN, TEST = 600, 120  # pictures of each class
+TRAIN, VALIDATION, TEST = 550, 50, 120  # pictures of each class
 SYSTEM_FONTS = Path("/usr/share/fonts")
 # Of the broken files: less than data.max_bad of all.
 BROKEN = (("train", "A", "empty"), ("train", "E", "truncated"), ("test", "J", "text"))
@@ -29,27 +31,34 @@ _TURN = 12  # degrees to each side
 
 
 def make(
-    folder: Path, train: int = TRAIN, test: int = TEST, system: Path = SYSTEM_FONTS
+    folder: Path,
+    train: int = TRAIN,
+    validation: int = VALIDATION,
+    test: int = TEST,
+    system: Path = SYSTEM_FONTS,
 ) -> Mapping[str, Any]:
-    """Write `train/<letter>/NNNN.png` and `test/…`, and three files that are no pictures.
+    """Write `train/<letter>/NNNN.png`, `validation/…`, `test/…`, and three files that are no pictures.
 
     Args:
         folder: where to.
         train: pictures of each class for training.
+        validation: pictures of each class to select by.
         test: pictures of each class for the test.
         system: folder of the system's fonts.
     """
-    fonts = find_fonts(system)
-    for number, (split, count) in enumerate((("train", train), ("test", test))):
+    counts = {"train": train, "validation": validation, "test": test}
+    fonts_of = split_fonts(find_fonts(system))
+    for number, (split, fonts) in enumerate(fonts_of.items()):
         for letter in CLASSES:
             (folder / split / letter).mkdir(parents=True)
             random = np.random.default_rng([number, ord(letter)])
-            for at in range(count):
+            for at in range(counts[split]):
                 picture = draw(letter, fonts[random.integers(len(fonts))], random)
                 picture.save(folder / split / letter / f"{at:04d}.png", compress_level=6)
     for split, letter, how in BROKEN:
         _write_broken(folder / split / letter, how)
-    return {"fonts": [path.name for path in fonts], "broken": len(BROKEN)}
+    names = {split: [path.name for path in fonts] for split, fonts in fonts_of.items()}
+    return {"fonts": names, "broken": len(BROKEN)}
 
 
 def find_fonts(system: Path = SYSTEM_FONTS) -> list[Path]:
@@ -65,6 +74,26 @@ def find_fonts(system: Path = SYSTEM_FONTS) -> list[Path]:
             found[path.name] = path
             contents.add(digest)
     return [found[name] for name in sorted(found)]
+
+
+def split_fonts(fonts: Sequence[Path]) -> Mapping[str, list[Path]]:
+    """The fonts of each split, whatever order they come in.
+
+    Of the families, the sixth with the smallest hashes of their names is for the test, and the twelfth after
+    it for validation.
+    """
+    family_of = {font: ImageFont.truetype(str(font)).getname()[0] or font.stem for font in fonts}
+    families = sorted(set(family_of.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
+    test = math.ceil(len(families) / 6)
+    validation = test + math.ceil(len(families) / 12)
+    of_split = {
+        "train": families[validation:],
+        "validation": families[test:validation],
+        "test": families[:test],
+    }
+    return {
+        split: [font for font in fonts if family_of[font] in chosen] for split, chosen in of_split.items()
+    }
 
 
 def draw(letter: str, font: Path, random: np.random.Generator) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image, ImageFont
 
 from components.image_example_gen.sources import Options, choose, idx
 from pipeline.cli.data import data
@@ -41,18 +42,18 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def few_letters(folder: Path) -> Any:
-    return letters.make(folder, train=4, test=2)
+    return letters.make(folder, train=4, validation=1, test=2)
 
 
 @pytest.mark.slow
 def test_letters_are_pictures_of_many_sizes_on_any_ground(tmp_path: Path) -> None:
     folder, _ = made.make("letters", tmp_path, Path, Made(few_letters))
-    assert len(list(folder.rglob("*.png"))) == 63
+    assert len(list(folder.rglob("*.png"))) == 73
     with pytest.raises(Exception, match=r"data.bad_images=skip"):
         choose(folder).inspect()
     found = choose(folder, options=Options(bad_images="skip", max_bad=0.1)).inspect()
     assert found.class_names == tuple("ABCDEFGHIJ")
-    assert found.counts == {"train": (4,) * 10, "test": (2,) * 10}
+    assert found.counts == {"train": (4,) * 10, "validation": (1,) * 10, "test": (2,) * 10}
     assert found.channels == 1
     assert found.least[0] >= 24
     assert found.largest[0] <= 96
@@ -64,15 +65,13 @@ def test_letters_are_pictures_of_many_sizes_on_any_ground(tmp_path: Path) -> Non
     }
     grounds = []
     for path in sorted(folder.glob("train/*/0*.png")):
-        from PIL import Image
-
         pixels = np.asarray(Image.open(path)).astype(int)
         grounds.append(pixels[0, 0] < pixels[pixels.shape[0] // 2].mean())
     assert {bool(dark) for dark in grounds} == {True, False}
 
 
 def test_broken_letters_are_fewer_than_a_run_allows() -> None:
-    all_of_them = len(letters.CLASSES) * (letters.TRAIN + letters.TEST)
+    all_of_them = len(letters.CLASSES) * (letters.TRAIN + letters.VALIDATION + letters.TEST)
     assert len(letters.BROKEN) / all_of_them < Options().max_bad
 
 
@@ -85,6 +84,24 @@ def test_fonts_are_those_with_letters_each_once(tmp_path: Path) -> None:
     (tmp_path / "copies/Other.ttf").write_bytes(own[0].read_bytes())
     (tmp_path / "copies/broken.ttf").write_bytes(b"no font")
     assert letters.find_fonts(tmp_path) == own
+
+
+def test_a_family_of_fonts_is_in_one_split(tmp_path: Path) -> None:
+    fonts = letters.find_fonts(tmp_path)
+    found = letters.split_fonts(fonts)
+    assert sorted(font for chosen in found.values() for font in chosen) == sorted(fonts)
+    families = {split: {ImageFont.truetype(font).getname()[0] for font in found[split]} for split in found}
+    assert {split: len(chosen) for split, chosen in families.items()} == {
+        "train": 7,
+        "validation": 1,
+        "test": 2,
+    }
+    assert len(set.union(*families.values())) == 10
+    # Whatever order they come in, a split has the same.
+    again = letters.split_fonts(fonts[::-1])
+    assert {split: set(chosen) for split, chosen in again.items()} == {
+        split: set(chosen) for split, chosen in found.items()
+    }
 
 
 def test_digits_on_photos_have_three_channels_and_the_digit_in_the_middle(
