@@ -92,7 +92,10 @@ class Params(Mapping[str, Any]):
         base_weights: file with the weights of one of keras.applications; empty: Keras's own cache.
         base_input: what a .keras file gets: 0 … 255 as one of keras.applications.imagenet_utils's modes
             makes it (tf, torch, caffe) or as it is (bytes), or 0 … 1 (unit); auto: by the network's name.
-        fine_tune: how many of the base's last layers with weights are trained too.
+        fine_tune: how many of the base's last layers with weights are trained too, with the new ones, when
+            those have learned what the recipe says.
+        fine_tune_epochs: passes over the training split of that second phase.
+        fine_tune_learning_rate: of that phase, in place of learning_rate.
         validate_each_epoch: measure the validation split after each epoch; otherwise once, at the end.
         keep: export the weights of the last epoch, or of the one with the best validation accuracy.
         patience: stop after so many epochs without a better validation accuracy; 0: never.
@@ -132,6 +135,8 @@ class Params(Mapping[str, Any]):
     base_weights: str = ""
     base_input: Literal["auto", "tf", "torch", "caffe", "unit", "bytes"] = "auto"
     fine_tune: Annotated[int, Field(ge=0)] = 0
+    fine_tune_epochs: PositiveFloat = 10
+    fine_tune_learning_rate: PositiveFloat = 1e-5
     validate_each_epoch: bool = True
     keep: Literal["last", "best"] = "last"
     patience: Annotated[int, Field(ge=0)] = 0
@@ -174,6 +179,16 @@ class Params(Mapping[str, Any]):
         assert self.epochs is not None
         return max(1, round(self.epochs * examples / self.batch_size))
 
+    @property
+    def fine_tuning(self) -> Params:
+        """The same recipe for the second phase, in which layers of the base are trained too."""
+        return dataclasses.replace(
+            self,
+            epochs=self.fine_tune_epochs,
+            train_steps=None,
+            learning_rate=self.fine_tune_learning_rate,
+        )
+
     def check_image_size(self, shape: ImageShape) -> None:
         """Refuse images that the network's layers would make vanish, or that it is not made for.
 
@@ -200,6 +215,10 @@ class Params(Mapping[str, Any]):
             raise ValueError(
                 f"the network {self.network!r} needs trainer.base: a .keras file, or a name of "
                 "keras.applications such as MobileNetV2"
+            )
+        if self.fine_tune and self.network != "retrain":
+            raise ValueError(
+                f"the network {self.network!r} has no layers for trainer.fine_tune: take recipe retrain"
             )
         if self.base and not NETWORKS[self.network].needs_base:
             raise ValueError(f"the network {self.network!r} has no base: take recipe retrain or pretrained")

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ from trainer import (
     base_network,
     devices,
     features,
-    frozen,
     lite,
     run_metrics,
     samples,
@@ -31,8 +29,8 @@ from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
 from trainer.estimator_model import EstimatorModel
-from trainer.fit import Splits, fit, measure
-from trainer.networks import NETWORKS
+from trainer.fit import Splits
+from trainer.phases import HEAD, Phases
 from trainer.precision import precision_of
 from trainer.recipes import Params, resolve
 from trainer.schema import num_classes
@@ -91,42 +89,33 @@ def run_fn(fn_args: FnArgs) -> None:
     with strategy.scope():
         trained, traced = functions.build(params, image_shape, classes, steps, config)
     _LOG.info("%s", devices.describe(strategy, precision_of(trained.given_network)))
-    store = Store(
-        fn_args.model_run_dir,
-        _identity(params, settings, splits, fn_args.base_model),
-        settings.get("checkpoint_dir", ""),
-        config.save_checkpoints_secs,
-        config.save_checkpoints_steps,
-        config.keep_checkpoint_max,
+    identity = _identity(params, settings, splits, fn_args.base_model)
+    store, head_store = (
+        Store(
+            folder,
+            name,
+            settings.get("checkpoint_dir", ""),
+            config.save_checkpoints_secs,
+            config.save_checkpoints_steps,
+            config.keep_checkpoint_max,
+        )
+        for folder, name in (
+            (fn_args.model_run_dir, identity),
+            (f"{fn_args.model_run_dir}/{HEAD}", f"{identity}-{HEAD}"),
+        )
     )
     callbacks = functions.callbacks(params, config, traced)
+    phases = Phases(
+        functions, traced, params, splits, config, strategy, classes, callbacks, fn_args.eval_steps
+    )
     try:
-        if not NETWORKS[params.network].trains or (start and not start.trains):
-            metrics = measure(trained, params, splits, start, fn_args.eval_steps, callbacks)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                fitted, seen = trained, splits
-                if frozen.is_frozen(trained.given_network):
-                    seen = frozen.compute(trained, params, splits, folder)
-                    with strategy.scope():
-                        fitted = functions.head(trained, params, image_shape, classes, steps, config)
-                metrics = fit(
-                    fitted,
-                    params,
-                    seen,
-                    steps,
-                    store,
-                    config,
-                    fn_args.eval_steps,
-                    callbacks,
-                    traced.logged,
-                    summaries=functions.own and config.is_chief,
-                    start=start,
-                )
-            metrics["train_examples"] = splits.train.size
+        metrics = phases.run(trained, start, store, head_store)
     except NonFiniteLossError:
-        store.remove()  # Going on from there would end the same way.
+        # Going on from there would end the same way.
+        store.remove()
+        head_store.remove()
         raise
+    metrics["train_examples"] = splits.train.size
     fingerprint = _fingerprint(trained)
     # What should agree does: several workers, several runs of one seed.
     _LOG.info("weights: %s", fingerprint)

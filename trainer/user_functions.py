@@ -17,6 +17,7 @@ from trainer.estimator_model import ONE_DEVICE, EstimatorModel, Traced
 from trainer.features import ImageShape
 from trainer.hints import hint
 from trainer.model_function import ModelFunction
+from trainer.networks import retrain
 from trainer.optimizers import build_optimizer
 from trainer.recipes import Params
 from trainer.warm_start import Start
@@ -117,21 +118,28 @@ class UserFunctions:
         return [*made, *traced.callbacks, *(traced.chief_callbacks if config.is_chief else ())]
 
     def head(
-        self,
-        trained: EstimatorModel,
-        params: Params,
-        shape: ImageShape,
-        num_classes: int,
-        steps: int,
-        config: RunConfig,
+        self, network: keras.Model, params: Params, num_classes: int, steps: int, config: RunConfig
     ) -> EstimatorModel:
-        """A compiled model of the layers after a frozen base, which are those of `trained`."""
-        assert trained.given_network is not None
-        head = frozen.head_of(trained.given_network)
-        made = model.build_model(params, shape, num_classes, steps, self.model_fn, lambda *_: head, config)
+        """A compiled model of the layers after a frozen base, which are the network's own."""
+        return self._around(frozen.head_of(network), params, num_classes, steps, config)
+
+    def fine_tuned(
+        self, network: keras.Model, params: Params, num_classes: int, steps: int, config: RunConfig
+    ) -> EstimatorModel:
+        """A compiled model of the network whose last layers of the base are not frozen any more."""
+        retrain.unfreeze(network, params.fine_tune)
+        return self._around(network, params.fine_tuning, num_classes, steps, config)
+
+    def _around(
+        self, network: keras.Model, params: Params, num_classes: int, steps: int, config: RunConfig
+    ) -> EstimatorModel:
+        shape = network.input.shape[1:]
+        made = model.build_model(
+            params, shape, num_classes, steps, self.model_fn, lambda *_: network, config
+        )
         if self.own:
             made.trace(
-                {features.IMAGE: tf.TensorSpec(head.input.shape[1:], tf.float32)},
+                {features.IMAGE: tf.TensorSpec(shape, tf.float32)},
                 tf.TensorSpec([], tf.int64),
                 params.batch_size,
             )
@@ -190,6 +198,11 @@ def check(
     config = RunConfig(tf_random_seed=params.seed)
     made, traced = functions.build(params, shape, num_classes, 1, config)
     if start:
+        network = made.given_network
+        if start.goes_on and network is not None and frozen.is_frozen(network):
+            # The checkpoint is of the last phase.
+            phase = functions.fine_tuned if params.fine_tune else functions.head
+            made = phase(network, params, num_classes, 1, config)
         start.check(made)
     if not functions.own:
         return features.METRICS

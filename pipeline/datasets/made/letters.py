@@ -79,8 +79,8 @@ def find_fonts(system: Path = SYSTEM_FONTS) -> list[Path]:
 def split_fonts(fonts: Sequence[Path]) -> Mapping[str, list[Path]]:
     """The fonts of each split, whatever order they come in.
 
-    Of the families, the sixth with the smallest hashes of their names is for the test, and the twelfth after
-    it for validation.
+    Of the families, the sixth with the smallest hashes of their names is for the test, the twelfth after it
+    for validation.
     """
     family_of = {font: ImageFont.truetype(str(font)).getname()[0] or font.stem for font in fonts}
     families = sorted(set(family_of.values()), key=lambda name: hashlib.sha256(name.encode()).digest())

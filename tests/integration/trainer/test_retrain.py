@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training_data import Dataset
+from trainer import user_functions
 from trainer.base_network import Base
 from trainer.features import ImageShape
 from trainer.model import build_network
@@ -37,7 +38,7 @@ def test_new_categories_are_learned_on_a_base(
 ) -> None:
     arguments = digits.fn_args(
         tmp_path, "retrain", base=base, base_input="unit", fine_tune=tuned, flip=False, mirror=False,
-        epochs=30, precision="float32",
+        epochs=30, fine_tune_epochs=3, fine_tune_learning_rate=1e-3, precision="float32",
     )  # fmt: skip
     with caplog.at_level("INFO"):
         run_fn(arguments)
@@ -45,14 +46,22 @@ def test_new_categories_are_learned_on_a_base(
     written = json.loads((tmp_path / "model_run" / "metrics.json").read_text())
     assert written["validation_accuracy"] > 0.85
     assert written["train_examples"] == len(digits.labels)
-    assert ("features of 800 images" in caplog.text) == (not tuned)
+    assert "features of 800 images" in caplog.text
+    assert ("head" in written) == bool(tuned)
     saved = tf.saved_model.load(str(tmp_path / "Format-Serving"))
     answers = saved.signatures["pixels"](tf.constant(digits.images))
     accuracy = np.mean(answers["classes"].numpy() == digits.labels)
     # What is served is what was measured: the validation split is the training split here.
     assert accuracy == pytest.approx(written["validation_accuracy"], abs=0.006)
-    frozen = keras.models.load_model(base).get_layer("conv1").kernel.numpy()
-    assert any(np.array_equal(frozen, variable.numpy()) for variable in saved._weights.values())
+    layers = keras.models.load_model(base)
+    exported = [variable.numpy() for variable in saved._weights.values()]
+    for name, stays in (("conv1", True), ("conv2", not tuned)):
+        kernel = layers.get_layer(name).kernel.numpy()
+        assert any(np.array_equal(kernel, variable) for variable in exported) == stays
+    # Its last checkpoint is one that another run may go on from.
+    params = resolve("retrain", **arguments.custom_config["overrides"])
+    settings = arguments.custom_config | {"continue": True}
+    user_functions.check(settings, params, ImageShape(28, 28, 1), 10, arguments.model_run_dir)
 
 
 @pytest.mark.parametrize("softmax", [True, False])

@@ -12,6 +12,7 @@ from tests.training_data import Dataset
 from trainer import batches, features, frozen, model
 from trainer.features import ImageShape
 from trainer.fit import Splits
+from trainer.networks import retrain
 from trainer.networks.retrain import FEATURES
 from trainer.recipes import Params, resolve
 
@@ -32,17 +33,32 @@ def params(base: str, **fields: object) -> Params:
 
 
 @pytest.mark.slow
-def test_only_the_new_layers_learn_unless_some_are_tuned(base: str) -> None:
-    def trained(**fields: object) -> list[str]:
-        network = model.build_network(params(base, **fields), ImageShape(10, 10, 1), 4)
-        assert frozen.is_frozen(network) == (not fields)
+@pytest.mark.parametrize("tuned", [0, 1, 2, 3, 9])
+def test_only_the_new_layers_learn_until_some_are_tuned(base: str, tuned: int) -> None:
+    network = model.build_network(params(base, fine_tune=tuned), ImageShape(10, 10, 1), 4)
+
+    def trained() -> list[str]:
         return [variable.path for variable in network.trainable_variables]
 
     new = ["scale/gamma", "scale/beta", "logits/kernel", "logits/bias"]
+    assert frozen.is_frozen(network)
     assert trained() == new
-    assert trained(fine_tune=1) == ["conv2/kernel", "conv2/bias", *new]
-    # Batch normalisation keeps what it was trained with.
-    assert trained(fine_tune=3) == ["conv/kernel", "conv/bias", "conv2/kernel", "conv2/bias", *new]
+
+    retrain.unfreeze(network, tuned)
+
+    # Batch normalisation, the second layer, keeps what it was trained with.
+    first, last = ["conv/kernel", "conv/bias"], ["conv2/kernel", "conv2/bias"]
+    assert trained() == [*(first if tuned > 2 else []), *(last if tuned else []), *new]
+
+
+def test_the_second_phase_has_epochs_and_a_learning_rate_of_its_own(base: str) -> None:
+    second = params(base, train_steps=7, fine_tune=1, fine_tune_epochs=3).fine_tuning
+    assert (second.train_steps, second.epochs, second.learning_rate) == (None, 3, 1e-5)
+    assert second.optimizer == "adamw"
+    with pytest.raises(
+        ValueError, match=r"'compact' has no layers for trainer.fine_tune: take recipe retr"
+    ):
+        resolve("fast", fine_tune=1).check_base()
 
 
 @pytest.mark.slow
