@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,9 @@ SIGNATURES = (
     features.SIGNATURE_PIXELS,
     features.SIGNATURE_FLOATS,
     features.SIGNATURE_EXAMPLES,
+    features.SIGNATURE_DECODE,
 )
+_DECODED = 8  # images that `decode` gets: it answers with all of their pixels
 
 Inputs = Mapping[str, NDArray]  # of a signature, by name
 Outputs = Mapping[str, NDArray]
@@ -86,6 +89,7 @@ def requests(
     files = list(stored) if encoded else [tf.io.encode_png(image).numpy() for image in whole]
     return {
         features.SIGNATURE_IMAGE_BYTES: {features.IMAGE_BYTES: np.array(files, object)},
+        features.SIGNATURE_DECODE: {features.IMAGE_BYTES: np.array(files[:_DECODED], object)},
         features.SIGNATURE_PIXELS: {features.IMAGE: images},
         features.SIGNATURE_FLOATS: {features.IMAGE: whole.astype(np.float32) / 255},
         features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(records, object)},
@@ -98,7 +102,7 @@ def own_answer(
     """What the model itself says, in this process.
 
     Raises:
-        RefusedError: where it fails, or has other outputs than classes and probabilities.
+        RefusedError: where it fails, or lacks an output that is compared.
     """
     try:
         tensors = {
@@ -110,7 +114,7 @@ def own_answer(
         if classifier.is_fault_of_machine(error):
             raise
         raise RefusedError(f"signature {name} fails: {_first_line(error)}") from error
-    if missing := {features.CLASSES, features.PROBABILITIES} - set(outputs):
+    if missing := set(_compared(name)) - set(outputs):
         raise RefusedError(f"signature {name} has no output {min(missing)}")
     return outputs
 
@@ -121,7 +125,8 @@ def check_answers(
     """Send one batch and compare.
 
     Raises:
-        RefusedError: for an error of the model, other classes, probabilities off by more than TOLERANCE.
+        RefusedError: for an error of the model, other classes, probabilities off by more than TOLERANCE,
+            or other pixels or names.
         MachineError: where the server is gone or too busy.
     """
     where = f"{transport}, signature {name}"
@@ -129,9 +134,14 @@ def check_answers(
         outputs = client.predict(inputs, name).outputs
     except ServingError as error:
         raise _told(f"{where}: the server answers {_first_line(error)}", error) from error
-    for key in (features.CLASSES, features.PROBABILITIES):
+    for key in _compared(name):
         if key not in outputs or outputs[key].shape != expected[key].shape:
             raise RefusedError(f"{where}: the server's answer has no {key} of shape {expected[key].shape}")
+    if name == features.SIGNATURE_DECODE:
+        for key in _compared(name):
+            if _plain(outputs[key]) != _plain(expected[key]):
+                raise RefusedError(f"{where}: the server's answer has another {key} than the model's")
+        return
     differing = int((outputs[features.CLASSES] != expected[features.CLASSES]).sum())
     if differing:
         raise RefusedError(
@@ -189,6 +199,18 @@ def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
     if cold:
         raise RefusedError(f"no warm-up request is for signature {min(cold)}")
     return count
+
+
+def _compared(name: str) -> tuple[str, str]:
+    """The outputs of a signature that are compared."""
+    if name == features.SIGNATURE_DECODE:
+        return features.IMAGE, features.NAMES
+    return features.CLASSES, features.PROBABILITIES
+
+
+def _plain(values: NDArray) -> list[Any]:
+    """All elements; text as str, which REST answers with where gRPC has bytes."""
+    return [value.decode() if isinstance(value, bytes) else value for value in values.ravel().tolist()]
 
 
 def _told(text: str, error: ServingError) -> Exception:

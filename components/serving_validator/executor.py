@@ -30,7 +30,7 @@ class Report:
     Attributes:
         blessed: whether the model may be pushed.
         reason: why, or why not; one line.
-        examples: how many were sent to each signature by each API.
+        examples: how many were sent to each signature by each API; `decode` gets a few of them.
         warmup_requests: how many the server replayed.
         latency_ms: 95 % quantile for one image, by API.
     """

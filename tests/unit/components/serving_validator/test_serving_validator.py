@@ -25,7 +25,7 @@ from components.pusher.executor import Executor as Pusher
 from components.serving_validator import checks, executor, tied
 from components.serving_validator.executor import Executor
 from components.shared import classifier, names
-from serving.client import Client
+from serving.client import Answer, Client
 from serving.protocol.errors import Code, ServingError
 from tests.unit.components.training import training
 from trainer import features, pictures, warmup
@@ -63,7 +63,12 @@ class Candidate(tf.Module):
         return self._answer(pictures.decode_files(image_bytes, ImageShape(28, 28), "stretch"))
 
     def _decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {features.IMAGE: pictures.decode_files(image_bytes, ImageShape(28, 28), "stretch")[..., 0]}
+        images = pictures.decode_files(image_bytes, ImageShape(28, 28), "stretch")[..., 0]
+        names = tf.as_string(tf.range(CLASSES))
+        outputs = {features.IMAGE: images, features.NAMES: tf.tile(names[None], [tf.shape(images)[0], 1])}
+        if self._fault == "no names":
+            del outputs[features.NAMES]
+        return outputs
 
     def _examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
@@ -215,6 +220,7 @@ def test_a_good_model_is_blessed_and_pushed(
         ("wrong decoder", "signature serving_default fails: .*image"),
         ("no pixels", "signature pixels is missing; there are decode, examples, floats, serving_default"),
         ("no probabilities", "has no output probabilities"),
+        ("no names", "signature decode has no output names"),
         ("random", "differs by .* from the model's own|classes are not the model's"),
     ],
 )
@@ -331,6 +337,29 @@ def test_a_server_that_goes_away_is_no_verdict(code: Code, kind: type[Exception]
 
     with Gone("127.0.0.1", 1, "rest", model="m") as client, pytest.raises(kind, match="what it says"):
         checks.check_answers(client, "rest", "pixels", {}, {})
+
+
+@pytest.mark.parametrize("wrong", [features.IMAGE, features.NAMES])
+def test_a_server_that_decodes_other_pixels_or_names_is_refused(wrong: str) -> None:
+    expected = {
+        features.IMAGE: np.arange(8, dtype=np.uint8).reshape(2, 2, 2),
+        features.NAMES: np.array([[b"one", "zwölf".encode()]] * 2, object),
+    }
+    said = {
+        # As JSON has them: any integer, and text.
+        features.IMAGE: expected[features.IMAGE].astype(np.int64),
+        features.NAMES: np.array([["one", "zwölf"]] * 2, object),
+    }
+
+    class Server(Client):
+        def predict(self, *_: object, **__: object) -> Answer:
+            return Answer(said, 1, 0.0)
+
+    with Server("127.0.0.1", 1, "rest", model="m") as client:
+        checks.check_answers(client, "rest", features.SIGNATURE_DECODE, {}, expected)
+        said[wrong] = said[wrong][::-1] if wrong == features.IMAGE else said[wrong][:, ::-1]
+        with pytest.raises(checks.RefusedError, match=f"decode: the server's answer has another {wrong}"):
+            checks.check_answers(client, "rest", features.SIGNATURE_DECODE, {}, expected)
 
 
 @pytest.mark.slow
