@@ -123,7 +123,13 @@ class DataConfig(Section):
         features.DEFAULT_IMAGE_SHAPE, description="of the images that the network reads; found out"
     )
     encoded: bool = Field(False, description="examples hold picture files of any size; found out")
+    names: str = Field(
+        "",
+        description="file with the names of classes, by label: one a line, or JSON as Keras's "
+        "imagenet_class_index.json; empty: as the data have them",
+    )
     class_names: Strings = Field((), description="by label; found out")
+    class_ids: Strings = Field((), description="what the data call them, of data.names; found out")
     num_classes: NonNegativeInt = Field(0, description="labels are below this; 0: as the data say")
     shards: PositiveInt = Field(2, description="files per split that ImageExampleGen writes")
 
@@ -166,6 +172,8 @@ class DataConfig(Section):
         """Fields of components.image_example_gen.sources.Options that are not at their defaults."""
         names = {"label_offset", "orient", "bad_images", "max_bad"}
         names |= {"path_column", "label_column", "split_column"}
+        if self.names:
+            names |= {"class_names", "class_ids"}
         return self.model_dump(include=names, exclude_defaults=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from components.image_example_gen.sources import DataSet, Options, choose
 from components.image_example_gen.splitting import splitting
 from components.shared import model_store
-from pipeline import enough_data, warm_start
+from pipeline import class_names, enough_data, warm_start
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.history.records import History, HistoryError
@@ -147,6 +147,7 @@ def with_facts(config: PipelineConfig, folder: Path | None, start: str | None = 
             cannot take, for too few examples of a class, for a model function that cannot train, be
             evaluated or predict, and as check_recipe.
     """
+    config = with_names(config)
     if folder is not None:
         data = inspect(config.data, folder)
         if lack := enough_data.find(config, data, str(folder)):
@@ -194,12 +195,24 @@ def _check_functions(config: PipelineConfig, params: Params, start: str | None) 
         return user_functions.check(trainer.custom_config(), params, config.data.shape, classes, start)
 
 
+def with_names(config: PipelineConfig) -> PipelineConfig:
+    """With the names of `data.names`; those of ImageNet, where Keras has them here, for its networks."""
+    data, base = config.data, config.trainer.overrides().get("base", "")
+    cached = Path.home() / class_names.IMAGENET
+    of_keras = base and not base.endswith(".keras") and not Path(base).exists()
+    if config.trainer.recipe == "pretrained" and of_keras and not data.names and cached.is_file():
+        data = data.model_copy(update={"names": str(cached)})
+    named = class_names.named(data)
+    return config if named is config.data else config.replace("data", **named.model_dump())
+
+
 def inspect(config: DataConfig, folder: Path) -> DataSet:
     """What the data set in a folder is, read as the settings say.
 
     Raises:
         SourceError: for a fault, or too few examples.
     """
+    config = class_names.named(config)
     options = Options(num_classes=config.num_classes, **config.options())
     found = choose(folder.absolute(), config.source, options).inspect()
     splitting(found.examples, str(folder))  # refuses too few examples

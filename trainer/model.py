@@ -68,7 +68,8 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
     elif x.shape[-1] != num_classes:
         raise ValueError(
             f"trainer.base={params.base} knows {x.shape[-1]} classes and the data have {num_classes}: "
-            f"labels must be its own (data.num_classes={x.shape[-1]}), or take recipe retrain"
+            f"labels must be its own (data.num_classes={x.shape[-1]}; for some of its class folders "
+            "data.names=FILE with all of its names), or take recipe retrain"
         )
     return keras.Model(images, x, name=params.network)
 

@@ -69,6 +69,8 @@ class Options:
         bad_images: what happens at a picture that cannot be decoded.
         max_bad: above this share of such pictures `skip` stops too.
         path_column, label_column, split_column: of a manifest; empty: found by the usual names.
+        class_names: by label, in place of what the source calls its classes; empty: as the source does.
+        class_ids: what the source may call them.
     """
 
     num_classes: int = 0
@@ -79,6 +81,8 @@ class Options:
     path_column: str = ""
     label_column: str = ""
     split_column: str = ""
+    class_names: Sequence[str] = ()
+    class_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

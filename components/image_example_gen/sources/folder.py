@@ -3,8 +3,8 @@
     FOLDER/train/<class>/**/picture.jpg, FOLDER/validation/…, FOLDER/test/…
     FOLDER/<class>/**/picture.jpg
 
-Labels are the places of the class folders' names in alphabetical order. Names that begin with a dot are no
-pictures and no classes.
+Labels are the places of the class folders' names in alphabetical order, or in `data.names`. Names that
+begin with a dot are no pictures and no classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from components.image_example_gen.sources.base import (
     in_batches,
 )
 from components.image_example_gen.sources.pictures import SUFFIXES
-from components.image_example_gen.sources.survey import Survey
+from components.image_example_gen.sources.survey import Survey, in_order
 from trainer import features
 
 _PART = 4096  # files
@@ -86,7 +86,7 @@ class ClassFolders:
     @cached_property
     def _classes(self) -> list[str]:
         names = {path.name for root in self._roots.values() for path in _class_folders(root)}
-        return sorted(names)
+        return in_order(self.folder, sorted(names), self.options)
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[str, int]]]:

@@ -93,7 +93,7 @@ class IdxFolder:
         total = sum(counts.values(), np.zeros(classes, np.int64))
         if (total > 0).sum() < 2:
             raise SourceError(self.folder, "fewer than two classes: a classifier needs two or more")
-        names = class_names(self._names(offset), classes, offset)
+        names = class_names(self.options.class_names or self._names(offset), classes, offset)
         absent = [names[at] for at in np.flatnonzero(total == 0)]
         if absent:
             notes = [*notes, f"no example of class {', '.join(absent)} in any split"]

@@ -28,7 +28,7 @@ from components.image_example_gen.sources.base import (
     in_batches,
 )
 from components.image_example_gen.sources.pictures import SUFFIXES
-from components.image_example_gen.sources.survey import Survey
+from components.image_example_gen.sources.survey import Survey, in_order
 from trainer import features
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
@@ -89,9 +89,10 @@ class Manifest:
 
     @cached_property
     def _classes(self) -> list[str]:
-        """Numbers in their order, names in the alphabet's."""
+        """Numbers in their order, names in the alphabet's, or as data.names has them."""
         names = {row.label for rows in self._rows.values() for row in rows}
-        return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+        numbers = all(name.isdecimal() for name in names)
+        return in_order(self.folder, sorted(names, key=int if numbers else None), self.options)
 
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:

@@ -130,7 +130,7 @@ class Survey:
             )
         self._check_skipped(int(total.sum()))
         absent = np.flatnonzero(total == 0)
-        names = class_names(given_names, classes, label_offset)
+        names = class_names(self.options.class_names or given_names, classes, label_offset)
         if len(absent) and not self.options.num_classes and not given_names:
             raise SourceError(
                 self.folder,
@@ -198,6 +198,31 @@ def class_names(given: Sequence[str], classes: int, label_offset: int) -> tuple[
     """As many names as classes: those that are given, then numbers as the files have them."""
     numbers = [str(number + label_offset) for number in range(classes)]
     return (*given[:classes], *numbers[len(given) :])
+
+
+def in_order(folder: Path, found: Sequence[str], options: Options) -> list[str]:
+    """What a source calls its classes, by label: in the order of `data.names` where there are such.
+
+    Args:
+        folder: of the data set.
+        found: what they are called there, in the source's own order: some of the ids, names or places of
+            `data.names`, or others, as many as it has.
+        options: `class_names` and `class_ids`.
+
+    Raises:
+        SourceError: where that says nothing about which is which.
+    """
+    names = options.class_names
+    for known in (options.class_ids, names, [str(label) for label in range(len(names))]):
+        if found and set(found) <= set(known) and len(set(known)) == len(known):
+            return list(known)
+    if names and len(found) != len(names):
+        raise SourceError(
+            folder,
+            f"{len(found)} classes, {_listed(found)}, which are not those of data.names: {len(names)}, "
+            f"{_listed(names)}",
+        )
+    return list(found)
 
 
 def _listed(items: Sequence[str]) -> str:
