@@ -46,6 +46,7 @@ class ImageInput(NamedTuple):
 ID = "id"  # where the example comes from: file and place; only in the examples
 IMAGE = "image"  # raw: pixels, H * W * C uint8 row-major, or a picture file; then float32 [N, H, W, C]
 LABEL = "label"  # int64, 0 … num_classes - 1; [N, 1] raw, [N] transformed
+DECODED = "decoded"  # in Transform's graph: the images once decoded, uint8 [N, H, W, C]
 
 # Names of the serving signatures, their inputs and outputs.
 SIGNATURE_IMAGE_BYTES = "serving_default"  # picture files of any size

@@ -1,8 +1,8 @@
 """Finds out whether the rows of a batch depend on each other, and notes the signatures where they do not.
 
 A server may answer the requests of several clients in one run of the network only where no row's answer
-depends on its company. Most networks are such, but a model function may do what it likes: so each exported
-signature is asked about the same images alone and in batches of others.
+depends on its company. Most networks are such, but a model function may do what it likes: so it is asked
+about the same images alone and in batches of others, and so is each of its own export outputs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ FILE = "assets.extra/independent_rows.json"
 COMPANY = 5  # images in the larger batches
 RTOL, ATOL = 1e-4, 1e-5  # kernels round differently for batches of different sizes
 
+# What decodes one picture at a time, in front of the network that `pixels` asks, or of none.
+_LIKE_PIXELS = (
+    features.SIGNATURE_IMAGE_BYTES,
+    features.SIGNATURE_DECODE,
+    features.SIGNATURE_FLOATS,
+    features.SIGNATURE_EXAMPLES,
+)
+
 
 def write(
     model_dir: str,
@@ -38,10 +46,14 @@ def write(
     """
     inputs = warmup.noise(COMPANY, images)
     examples = inputs[features.SIGNATURE_EXAMPLES]  # what a model function's own export outputs take
-    independent = [
-        name
+    found = {
+        name: are_independent(function, inputs.get(name, examples)[1])
         for name, function in signatures.items()
-        if are_independent(function, inputs.get(name, examples)[1])
+        if name not in _LIKE_PIXELS
+    }
+    alike = found[features.SIGNATURE_PIXELS]
+    independent = [
+        name for name in signatures if found.get(name, alike or name == features.SIGNATURE_DECODE)
     ]
     with tf.io.gfile.GFile(f"{model_dir}/saved_model.pb", "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()

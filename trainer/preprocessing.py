@@ -33,6 +33,7 @@ def preprocessing_fn(
         pixels = pictures.decode_files(raw, given.shape, given.fit)
     else:
         pixels = decode_pixels(raw, given.shape)
+    pixels = tf.identity(pixels, features.DECODED)  # where the server enters with pixels
     label = tf.reshape(tf.cast(inputs[features.LABEL], tf.int64), [-1])
     return {features.IMAGE: scale(pixels), features.LABEL: label}
 

@@ -1,36 +1,33 @@
-"""What clients send, to what Transform's graph reads: the bytes of an example's image.
-
-So that every request takes the way that the training examples took, whatever it brings.
-"""
+"""What clients send, to what the network reads: through Transform's graph, as the examples went."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import tensorflow as tf
+import tensorflow_transform as tft
 
 from trainer import features, pictures
 from trainer.features import ImageInput
+from trainer.transform_graph import TransformGraph
 
 
 class ServingInputs(tf.Module):
-    """The inputs of the signatures, each to string [N]; every one is checked before the network sees it."""
+    """The inputs of the signatures; every one is checked before the network sees it.
 
-    def __init__(self, images: ImageInput) -> None:
-        """Prepare for a model that reads such images."""
+    All but `decoded` give what the network reads, float32 [N, height, width, channels].
+    """
+
+    def __init__(self, images: ImageInput, transform: tft.TFTransformOutput) -> None:
+        """Prepare for a model that reads such images, by Transform's output."""
         super().__init__(name="serving_inputs")
         self.images = images
+        self._transform = TransformGraph(transform)
         shape = images.shape
-        blank = tf.zeros(shape, tf.uint8)
-        self.blank: bytes = (
-            tf.io.encode_png(blank).numpy() if images.encoded else bytes(tf.size(blank).numpy())
-        )
         # Traced and saved once for the signatures that read files: it is most of the model's graph.
         self._pixels = tf.function(
-            lambda files: pictures.decode_files(files, shape, images.fit),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
-        )
+            lambda files: pictures.decode_files(files, shape, images.fit), autograph=False
+        ).get_concrete_function(tf.TensorSpec([None], tf.string))
 
     def specs(self) -> Mapping[str, tf.TensorSpec]:
         """The inputs of all signatures but those of examples, by the name of the signature."""
@@ -45,12 +42,16 @@ class ServingInputs(tf.Module):
             features.SIGNATURE_FLOATS: tf.TensorSpec(floats, tf.float32, name=features.IMAGE),
         }
 
+    def from_examples(self, images: tf.Tensor) -> tf.Tensor:
+        """Images as examples hold them, string [N]."""
+        return self._transform.from_examples(images)
+
     def from_files(self, files: tf.Tensor) -> tf.Tensor:
         """Picture files, string [N]."""
         files = tf.ensure_shape(files, [None])
         if self.images.encoded:
-            return files
-        return _joined(self._pixels(files))
+            return self._transform.from_examples(files)
+        return self._transform.from_pixels(self._pixels(files))
 
     def decoded(self, files: tf.Tensor) -> tf.Tensor:
         """Picture files, string [N], to what the network gets of them, as `pixels` takes it."""
@@ -60,7 +61,7 @@ class ServingInputs(tf.Module):
     def from_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
         """uint8 [N, H, W] or [N, H, W, C], of the model's size."""
         pixels = tf.ensure_shape(pixels, self.specs()[features.SIGNATURE_PIXELS].shape)
-        return self._stored(tf.reshape(pixels, [-1, *self.images.shape]))
+        return self._transform.from_pixels(tf.reshape(pixels, [-1, *self.images.shape]))
 
     def from_floats(self, floats: tf.Tensor) -> tf.Tensor:
         """float32 [N, H, W, C] in [0, 1], to the nearest of 256 levels: a byte is that byte again."""
@@ -72,22 +73,4 @@ class ServingInputs(tf.Module):
              tf.reduce_max(floats)],
         )  # fmt: skip
         with tf.control_dependencies([check] if check is not None else []):
-            return self._stored(tf.cast(tf.round(floats * 255), tf.uint8))
-
-    def _stored(self, pixels: tf.Tensor) -> tf.Tensor:
-        """uint8 [N, H, W, C] as examples hold them."""
-        if not self.images.encoded:
-            return _joined(pixels)
-        return tf.map_fn(
-            lambda image: tf.io.encode_png(image, compression=1),
-            pixels,
-            fn_output_signature=tf.TensorSpec([], tf.string),
-        )
-
-
-def _joined(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [N, H, W, C] to string [N]: the raw bytes."""
-    # TensorFlow has no inverse of decode_raw: look the bytes up and join them.
-    table = tf.constant([bytes([value]) for value in range(256)])
-    flat = tf.reshape(pixels, [tf.shape(pixels)[0], pixels.shape[1:].num_elements()])
-    return tf.strings.reduce_join(tf.gather(table, tf.cast(flat, tf.int32)), axis=1)
+            return self._transform.from_pixels(tf.cast(tf.round(floats * 255), tf.uint8))

@@ -51,8 +51,7 @@ class ServingModule(tf.Module):
         """
         super().__init__(name="serving")
         self._model = _Untracked(model)
-        self._transform = transform.transform_features_layer()
-        self._inputs = ServingInputs(images)
+        self._inputs = ServingInputs(images, transform)
         self._class_names = _Untracked(list(class_names))
         self._exports = _Untracked({})
         self._exported = _Untracked({})
@@ -117,19 +116,19 @@ class ServingModule(tf.Module):
         return self._predict(self._inputs.from_floats(image))
 
     def _from_examples(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self._predict(_images(examples))
+        return self._predict(self._inputs.from_examples(_images(examples)))
 
     def _export(self, name: str, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self._outputs(_images(examples), name)
+        return self._outputs(self._inputs.from_examples(_images(examples)), name)
 
-    def _predict(self, raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self._outputs(raw, DEFAULT)
+    def _predict(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self._outputs(images, DEFAULT)
 
-    def _outputs(self, raw: tf.Tensor, export: str) -> Mapping[str, tf.Tensor]:
+    def _outputs(self, images: tf.Tensor, export: str) -> Mapping[str, tf.Tensor]:
         # oneDNN's convolutions give an empty batch a wrong shape: it gets one blank image.
-        count = tf.shape(raw)[0]
-        blanks = tf.fill([tf.cast(tf.equal(count, 0), tf.int32)], self._inputs.blank)
-        inputs = self._transform({features.IMAGE: tf.expand_dims(tf.concat([raw, blanks], 0), 1)})
+        count = tf.shape(images)[0]
+        blanks = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), *images.shape[1:]], images.dtype)
+        inputs = {features.IMAGE: tf.concat([images, blanks], 0)}
         spec = self._model.value.spec(inputs, None, ModeKeys.PREDICT)
         self._exports.value.update(spec.export_outputs)
         chosen: ExportOutput = spec.export_outputs[export]

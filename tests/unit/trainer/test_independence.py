@@ -46,8 +46,13 @@ def test_the_signatures_are_written_with_the_model_that_they_are_of(tmp_path: Pa
     (tmp_path / "saved_model.pb").write_bytes(b"a model")
     alone, together = traced(lambda x: tf.reduce_mean(x, [1, 2])), traced(lambda x: x / tf.reduce_sum(x))
     shape = features.ImageShape(4, 4, 1)
-    for function, expected in ((alone, [features.SIGNATURE_PIXELS]), (together, [])):
-        independence.write(str(tmp_path), {features.SIGNATURE_PIXELS: function}, features.ImageInput(shape))
+    signatures = {features.SIGNATURE_EXAMPLES: together, features.SIGNATURE_DECODE: together}
+    for function, expected in (
+        (alone, [features.SIGNATURE_EXAMPLES, features.SIGNATURE_DECODE, features.SIGNATURE_PIXELS]),
+        (together, [features.SIGNATURE_DECODE]),
+    ):
+        signatures[features.SIGNATURE_PIXELS] = function
+        independence.write(str(tmp_path), signatures, features.ImageInput(shape))
         document = json.loads((tmp_path / independence.FILE).read_text())
         assert document == {
             "saved_model_sha256": hashlib.sha256(b"a model").hexdigest(),

@@ -44,7 +44,8 @@ def transform(folder: Path, images: ImageInput) -> tft.TFTransformOutput:
     }
     config = {"images": images._asdict()}
     with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(str(folder / "temporary")):
-        rows = pipeline | beam.Create([{features.IMAGE: [PHOTOS[0]], features.LABEL: [0]}])
+        stored = PHOTOS[0] if images.encoded else bytes(np.prod(images.shape))
+        rows = pipeline | beam.Create([{features.IMAGE: [stored], features.LABEL: [0]}])
         found = (rows, DatasetMetadata.from_feature_spec(spec)) | tft_beam.AnalyzeDataset(
             functools.partial(preprocessing_fn, custom_config=config)
         )
@@ -56,8 +57,8 @@ def transform(folder: Path, images: ImageInput) -> tft.TFTransformOutput:
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_photo_is_the_same_in_training_and_at_the_server(tmp_path: Path, fit: str) -> None:
     images = ImageInput(COLOUR, encoded=True, fit=fit)
-    layer = transform(tmp_path, images).transform_features_layer()
-    inputs = ServingInputs(images)
+    output = transform(tmp_path, images)
+    layer, inputs = output.transform_features_layer(), ServingInputs(images, output)
 
     @tf.function(autograph=False)
     def train(raw: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
@@ -65,7 +66,7 @@ def test_a_photo_is_the_same_in_training_and_at_the_server(tmp_path: Path, fit: 
 
     @tf.function(autograph=False)
     def serve(files: tf.Tensor) -> tf.Tensor:
-        return layer({features.IMAGE: inputs.from_files(files)[:, None]})[features.IMAGE]
+        return inputs.from_files(files)
 
     trained = train(tf.constant(PHOTOS), tf.zeros([len(PHOTOS)], tf.int64)).numpy()
     assert trained.shape == (4, *COLOUR)
@@ -76,21 +77,25 @@ def test_a_photo_is_the_same_in_training_and_at_the_server(tmp_path: Path, fit: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [ImageInput(COLOUR), ImageInput(COLOUR, True), ImageInput(GREY, True)])
-def test_arrays_become_what_examples_hold(images: ImageInput) -> None:
-    inputs = ServingInputs(images)
+def test_arrays_become_what_training_saw(tmp_path: Path, images: ImageInput) -> None:
+    output = transform(tmp_path, images)
+    layer, inputs = output.transform_features_layer(), ServingInputs(images, output)
     pixels = np.random.default_rng(0).integers(0, 256, (5, *images.shape), np.uint8)
     given = pixels[..., 0] if images.shape.channels == 1 else pixels
-    of_pixels = inputs.from_pixels(tf.constant(given))
-    of_floats = inputs.from_floats(tf.constant(pixels.astype(np.float32) / 255))
-    for stored in (of_pixels, of_floats):
-        found = preprocessing_fn(
-            {features.IMAGE: stored, features.LABEL: tf.zeros([5], tf.int64)},
-            {"images": images._asdict()},
-        )[features.IMAGE]
-        np.testing.assert_array_equal(np.rint(found * 255), pixels)
+    examples = tf.stack([tf.io.encode_png(one) if images.encoded else one.tobytes() for one in pixels])
+    trained = layer({features.IMAGE: examples[:, None], features.LABEL: tf.zeros([5, 1], tf.int64)})
+    for served in (
+        inputs.from_pixels(tf.constant(given)),
+        inputs.from_floats(tf.constant(pixels.astype(np.float32) / 255)),
+        inputs.from_examples(examples),
+        inputs.from_files(tf.stack([tf.io.encode_png(one) for one in pixels])),
+    ):
+        np.testing.assert_array_equal(trained[features.IMAGE], served)
+        assert served.shape[1:] == images.shape
 
 
 @pytest.mark.slow
-def test_photos_for_a_model_of_pixels() -> None:
-    stored = ServingInputs(ImageInput(COLOUR)).from_files(tf.constant(PHOTOS))
-    assert [len(one) for one in stored.numpy()] == [24 * 16 * 3] * 4
+def test_photos_for_a_model_of_pixels(tmp_path: Path) -> None:
+    images = ImageInput(COLOUR)
+    inputs = ServingInputs(images, transform(tmp_path, images))
+    assert inputs.from_files(tf.constant(PHOTOS)).shape == (4, *COLOUR)
