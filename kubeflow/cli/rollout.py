@@ -62,13 +62,20 @@ def rollout(
 
     Exit code: 0 promoted, 1 rolled back, or too few requests to decide (it keeps its share), 2 bad input.
     """
-    limits, end = Limits(min_requests, max_failures, max_slowdown), time.monotonic() + seconds(watch)
+    limits, watch_s = Limits(min_requests, max_failures, max_slowdown), seconds(watch)
     service = InferenceService(name, namespace)
     canary, before = service.revisions()
     seen = {revision: Watch() for revision in (canary, before)}
-    while True:
+
+    def look() -> None:
         for revision, watched in seen.items():
             watched.look(service.traffic(revision))
+
+    look()  # what was counted before does not count
+    end = time.monotonic() + watch_s
+    while True:
+        time.sleep(poll)
+        look()
         over = time.monotonic() >= end
         decision, why = canaries.decide(seen[canary].total, seen[before].total, limits, over)
         if decision is Decision.PROMOTE:
@@ -80,4 +87,3 @@ def rollout(
             raise RefusedError(f"{canary} is rolled back, {before} gets all requests: {why}")
         if over:
             raise RefusedError(f"{canary} keeps its share, nothing is decided: {why} in {watch}")
-        time.sleep(poll)
