@@ -1,9 +1,14 @@
-"""Runs that are killed, stopped early, and spread over replicas and workers, in processes of their own."""
+"""Runs that are killed, stopped early, and spread over replicas and workers.
+
+What is killed or needs devices of its own has a process of its own; to import TensorFlow and TFX takes
+longer than such a training, so the others have none.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from tests.training_data import Dataset
 from trainer.features import CHECKPOINT_FOLDER, KEPT_FOLDER
@@ -60,6 +66,10 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, output
 
 
+def train(given: dict[str, Any]) -> None:
+    run_fn(FnArgs(**given))
+
+
 def metrics(given: dict[str, Any]) -> dict[str, Any]:
     return json.loads(Path(given["model_run_dir"], "metrics.json").read_text())
 
@@ -73,16 +83,17 @@ def logits(given: dict[str, Any], data: Dataset) -> np.ndarray:
 def undisturbed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The arguments of a run that nothing happened to."""
     given = arguments(digits, tmp_path_factory.mktemp("undisturbed") / "1", {})
-    finish(start(given, Path(given["model_run_dir"]).parent))
+    train(given)
     return given
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
-    digits: Dataset, undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
-    killed = arguments(digits, tmp_path / "7", {"run_config": {"save_checkpoints_secs": 0.0}})
-    folder = Path(killed["model_run_dir"], CHECKPOINT_FOLDER)
-    process = start(killed, tmp_path)
+@pytest.fixture(scope="module")
+def killed(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, its seventh execution, that was killed in the third of its six epochs."""
+    outputs = tmp_path_factory.mktemp("killed")
+    given = arguments(digits, outputs / "7", {"run_config": {"save_checkpoints_secs": 0.0}})
+    folder = Path(given["model_run_dir"], CHECKPOINT_FOLDER)
+    process = start(given, outputs)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         # Epochs have ten steps: the middle of the third.
@@ -92,10 +103,16 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert not Path(killed["serving_model_dir"]).exists()
+    assert not Path(given["serving_model_dir"]).exists()
+    return outputs
 
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+    digits: Dataset, undisturbed: dict[str, Any], killed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     again = arguments(digits, tmp_path / "8", {})
-    finish(start(again, tmp_path))
+    train(again)
 
     measured, expected = metrics(again), metrics(undisturbed)
     assert 24 <= measured["resumed_at_step"] < 60
@@ -107,21 +124,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert [path.name for path in tmp_path.glob(f"model_run/*/{KEPT_FOLDER}/*")] == ["checkpoint-60.npz"]
 
 
-def test_the_checkpoint_of_another_training_is_left_alone(digits: Dataset, tmp_path: Path) -> None:
-    short = {**RECIPE, "train_steps": 12}
-    other = arguments(
-        digits, tmp_path / "1", {"run_config": {"save_checkpoints_secs": 0.0}}, train_steps=200
-    )
-    process = start(other, tmp_path)
-    folder = Path(other["model_run_dir"], CHECKPOINT_FOLDER)
-    while not list(folder.glob("*.npz")) and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    given = arguments(digits, tmp_path / "2", {}, train_steps=short["train_steps"], seed=9)
-    finish(start(given, tmp_path))
+def test_the_checkpoint_of_another_training_is_left_alone(
+    digits: Dataset, killed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    given = arguments(digits, tmp_path / "8", {}, train_steps=12, seed=9)
+    train(given)
     assert metrics(given)["resumed_at_step"] == 0
-    assert list(folder.glob("*.npz"))
+    assert list(tmp_path.glob(f"model_run/7/{CHECKPOINT_FOLDER}/*.npz"))
 
 
 def test_a_broken_checkpoint_costs_time_and_no_more(digits: Dataset, tmp_path: Path) -> None:
@@ -129,7 +139,7 @@ def test_a_broken_checkpoint_costs_time_and_no_more(digits: Dataset, tmp_path: P
     folder.mkdir(parents=True)
     (folder / "checkpoint-5.npz").write_bytes(b"PK\x03\x04 and no more")
     given = arguments(digits, tmp_path / "1", {}, train_steps=12)
-    finish(start(given, tmp_path))
+    train(given)
     assert metrics(given)["steps"] == 12
 
 
@@ -148,16 +158,21 @@ def test_a_function_for_tensorflow_1_is_refused_on_two_replicas(digits: Dataset,
 def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_path: Path) -> None:
     """Without batch norm, which sees each replica's share, and without anything random."""
     plain = {"train_steps": 6, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
-    results = []
+    results, losses = [], []
     for replicas in (1, 2):
         # Two replicas of 20 images each are one of 40; their learning rate is scaled, so scale it back.
         scaled = {"batch_size": 40 // replicas, "learning_rate": 0.02 / replicas}
         given = arguments(digits, tmp_path / str(replicas), {}, **plain, **scaled)
         given["custom_config"]["recipe"] = "tutorial"
-        finish(start(given, tmp_path / f"files{replicas}", str(replicas)))
+        if replicas == 1:
+            train(given)
+        else:
+            finish(start(given, tmp_path / "files", str(replicas)))
         assert metrics(given)["params"]["batch_size"] == 40
         assert metrics(given)["params"]["learning_rate"] == pytest.approx(0.02)
         results.append(logits(given, digits))
+        losses.append(metrics(given)["validation_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     np.testing.assert_allclose(results[0], results[1], atol=1e-4)
 
 
@@ -168,7 +183,7 @@ def test_two_workers_train_together_and_end_with_the_same_weights(digits: Datase
         server.close()
     workers, processes = [], []
     for index in range(2):
-        given = arguments(digits, tmp_path / str(index), {}, batch_size=20)
+        given = arguments(digits, tmp_path / str(index), {}, batch_size=20, train_steps=30)
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
         processes.append(start(given, tmp_path / f"files{index}", TF_CONFIG=config))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -123,39 +121,3 @@ def test_what_a_model_fn_returns_is_checked(wrong: Callable[..., Any], message: 
 
     with pytest.raises(ValueError, match=message):
         model.evaluate(ROWS, TARGETS, verbose=0)
-
-
-REPLICAS = """
-import sys
-import keras, numpy as np, tensorflow as tf
-count = int(sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-from tests.unit.trainer import test_estimator_model as case
-devices = [f"CPU:{i}" for i in range(count)]
-with (tf.distribute.MirroredStrategy(devices) if count > 1 else tf.distribute.get_strategy()).scope():
-    model = case.linear("report", metric_names=("error",))
-rows = {"x": np.arange(16, dtype=np.float32).reshape(8, 2) / 16}
-targets = np.arange(8, dtype=np.float32)
-logs = model.fit(rows, targets, batch_size=4, epochs=2, shuffle=False, verbose=0).history
-print("RESULT", *model.network.get_weights()[0].ravel(), logs["loss"][-1], logs["error"][-1])
-"""
-
-
-@pytest.mark.slow
-def test_two_replicas_end_where_one_does() -> None:
-    """In processes of their own: logical devices must be declared before TensorFlow starts."""
-    results = [
-        next(
-            line.split()[1:]
-            for line in subprocess.run(
-                [sys.executable, "-c", REPLICAS, count], check=True, capture_output=True, text=True
-            ).stdout.splitlines()
-            if line.startswith("RESULT")
-        )
-        for count in ("1", "2")
-    ]
-
-    np.testing.assert_allclose(
-        np.array(results[0], np.float64), np.array(results[1], np.float64), rtol=1e-5
-    )
