@@ -214,23 +214,6 @@ def test_a_pushed_model_that_was_deleted_is_pushed_again(finished: Path, tiny_mn
     assert len(list((finished / "serving/mnist").iterdir())) == 1
 
 
-def test_other_data_in_the_same_folder_are_not_a_cache_hit(
-    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / "root"
-    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt"))
-    images = tiny_mnist_dir / "train-images-idx3-ubyte"
-    before = images.read_bytes()
-    try:
-        _patch(images, 5000, bytes([before[5000] ^ 255]))
-        done = run(root, tiny_mnist_dir)
-    finally:
-        images.write_bytes(before)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # The data that the folder held before are what these are compared with.
-    assert states(done) == dict.fromkeys([*NODES, "PreviousData"], "done") | {"CuratedSchema": "cached"}
-
-
 def test_the_pushed_model_answers_png_pixels_and_examples_alike(
     finished: Path, tiny_mnist_dir: Path
 ) -> None:
@@ -312,39 +295,66 @@ def test_a_failed_node_is_named_and_the_next_run_goes_on_from_it(
     assert states(mended) == dict.fromkeys(NODES, "cached") | {"Pusher": "done", "ReportGen": "done"}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
-def test_an_interrupted_run_leaves_nothing_half_done_and_the_next_one_works(
+def interrupted(root: Path, data: Path, how: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """A run that would train for minutes and gets a signal on its way."""
+    long = ("--set", "trainer.train_steps=100000", "--set", "trainer.seed=5")
+    with subprocess.Popen(
+        command(root, data, *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Transform"):
+                break
+        time.sleep(2)  # into the Trainer
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, "".join(lines) + out, err)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_an_interrupted_run_leaves_nothing_half_done(
     how: signal.Signals, finished: Path, tiny_mnist_dir: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt", "logs"))
+    served, trained = tree(root / "serving"), tree(root / "pipelines/mnist/Trainer/model")
+    done = interrupted(root, tiny_mnist_dir, how)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "interrupted" in done.stdout
+    assert tree(root / "pipelines/mnist/Trainer/model") == trained
+    assert tree(root / "serving") == served
+    assert not list(root.glob("pipelines/mnist/.scratch/*"))
+
+
+def test_a_run_of_other_data_is_killed_and_the_next_one_goes_on_from_there(
+    finished: Path, tiny_mnist_dir: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("first.txt", "logs"))
     served = tree(root / "serving")
     models = root / "pipelines/mnist/Trainer/model"
     trained = len(list(models.iterdir()))
-    long = ("--set", "trainer.train_steps=100000", "--set", "trainer.seed=5")
-    with subprocess.Popen(
-        command(root, tiny_mnist_dir, *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Transform"):
-                break
-        time.sleep(2)  # into the Trainer
-        process.send_signal(how)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130), out + err
-    if how is not signal.SIGKILL:
-        assert "interrupted" in out
-        assert len(list(models.iterdir())) == trained
-    assert tree(root / "serving") == served
-    assert bool(list(root.glob("pipelines/mnist/.scratch/*"))) == (how is signal.SIGKILL)
-    if how is not signal.SIGKILL:  # what there is to clean up, a killed run leaves
-        return
-    done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
+    images = tiny_mnist_dir / "train-images-idx3-ubyte"
+    before = images.read_bytes()
+    try:
+        # Other data in the same folder are not a cache hit.
+        _patch(images, 5000, bytes([before[5000] ^ 255]))
+        killed = interrupted(root, tiny_mnist_dir, signal.SIGKILL)
+        done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
+    finally:
+        images.write_bytes(before)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    # The data that the folder held before are what these are compared with.
+    of_data = [*NODES[: NODES.index("Trainer")], "PreviousData"]
+    assert states(killed) == dict.fromkeys(of_data, "done") | {"CuratedSchema": "cached"}
+    # What there is to clean up, the killed run left.
     assert done.returncode == 0, done.stdout + done.stderr
-    assert states(done)["ImageExampleGen"] == "cached"
-    assert states(done)["Trainer"] == "done"
+    of_model = dict.fromkeys(NODES[NODES.index("Trainer") :], "done")
+    assert states(done) == dict.fromkeys(of_data, "cached") | of_model
     assert len(list(models.iterdir())) == trained + 1
+    assert served < tree(root / "serving")
     assert not list(root.glob("pipelines/mnist/.scratch/*"))
 
 
