@@ -41,9 +41,9 @@ SETTINGS = (
     "gates.calibration_error=1",
     "gates.accuracy_drop=1",
     "gates.class_accuracy_drop=1",
-    "trainer.run_config.save_checkpoints_steps=10",
+    "trainer.run_config.save_checkpoints_steps=20",
 )
-STEPS = 500  # so many that the Trainer is still at it when it is ended
+STEPS = 200  # so many that the Trainer is still at it when it is ended
 
 
 @pytest.fixture(scope="module")
