@@ -250,7 +250,10 @@ class Params(Mapping[str, Any]):
             return self
         growth = replicas if self.optimizer == "sgd" else replicas**0.5
         return dataclasses.replace(
-            self, batch_size=self.batch_size * replicas, learning_rate=self.learning_rate * growth
+            self,
+            batch_size=self.batch_size * replicas,
+            learning_rate=self.learning_rate * growth,
+            fine_tune_learning_rate=self.fine_tune_learning_rate * growth,
         )
 
 

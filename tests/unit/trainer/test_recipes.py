@@ -35,6 +35,15 @@ def test_steps_of_fractional_epochs() -> None:
     assert params.steps(10) == 1
 
 
+@pytest.mark.parametrize(("optimizer", "growth"), [("sgd", 4), ("adamw", 2)])
+def test_replicas_take_larger_steps_in_both_phases(optimizer: str, growth: int) -> None:
+    params = resolve("retrain", optimizer=optimizer, fine_tune=2)
+    many = params.scaled(4)
+    assert many.batch_size == many.fine_tuning.batch_size == 4 * params.batch_size
+    assert many.learning_rate == growth * params.learning_rate
+    assert many.fine_tuning.learning_rate == growth * params.fine_tuning.learning_rate
+
+
 def test_steps_and_epochs_replace_each_other() -> None:
     assert resolve("fast", train_steps=7).epochs is None
     assert resolve("tutorial", epochs=2).train_steps is None
