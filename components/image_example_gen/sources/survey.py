@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from components.image_example_gen.sources.pictures import Header, PictureError
 
 MAX_LABEL = 1 << 16  # more classes than that are a mistake
 _SHOWN = 5  # of what a note lists
+_TASKS = 4  # for each worker, out of a batch
 
 
 @dataclass
@@ -47,16 +49,17 @@ class Survey:
             SourceError: for a picture that cannot be read, where such pictures stop the run.
         """
         # Pillow and hashlib let go of the interpreter while they work.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:
             for batch in batches:
-                checked: Iterator[Header | PictureError | None] = (
-                    pool.map(_check, batch.images)
-                    if self.shape is None
-                    else iter([None] * len(batch.images))
-                )
-                # Of pixels at once: thousands of small tasks would take longer than they work.
-                hashed = batch.images if self.shape is None else [b"".join(batch.images)]
-                self._add(split, batch, list(checked), list(pool.map(_sha256, hashed)))
+                if self.shape is not None:
+                    self._add(split, batch, [None] * len(batch.images), [_sha256(b"".join(batch.images))])
+                    continue
+                # A few tasks for each worker: thousands of small ones would take longer than they work.
+                some = max(1, math.ceil(len(batch.images) / (_TASKS * workers)))
+                tasks = [batch.images[at : at + some] for at in range(0, len(batch.images), some)]
+                looked = [each for task in pool.map(_look_at, tasks) for each in task]
+                self._add(split, batch, [header for header, _ in looked], [digest for _, digest in looked])
 
     def _add(
         self,
@@ -176,6 +179,11 @@ class Survey:
                 f"{len(self._skipped)} pictures ({share:.1%}) cannot be read, more than data.max_bad = "
                 f"{self.options.max_bad:.1%}; the first is {first.id}: {first.reason}",
             )
+
+
+def _look_at(images: Sequence[bytes]) -> list[tuple[Header | PictureError, bytes]]:
+    """What each picture is, and the hash of its content."""
+    return [(_check(content), _sha256(content)) for content in images]
 
 
 def _check(content: bytes) -> Header | PictureError:
