@@ -65,18 +65,24 @@ def read(output: str) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def arguments(words: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """This program's options, before or after the names, and the benchmark's command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("commit")
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("benchmark", nargs=argparse.REMAINDER, help="a module of bench, and its options")
-    options = parser.parse_args()
+    parser.add_argument("benchmark", help="a module of bench; its options follow")
+    options, its_own = parser.parse_known_args(words)
+    return options, [options.benchmark, *its_own]
+
+
+def main() -> None:
+    """Measure and print."""
+    options, command = arguments()
     here, there = [], []
     with checkout(options.commit) as folder:
         for _ in range(options.turns):
-            here.append(numbers(HERE, options.benchmark))
-            there.append(numbers(folder, options.benchmark))
+            here.append(numbers(HERE, command))
+            there.append(numbers(folder, command))
     print(f"{'':32}{'here':>12}{options.commit[:11]:>12}{'ratio':>8}")
     for name in here[0]:
         pairs = [(a[name], b[name]) for a, b in zip(here, there, strict=True) if name in a and name in b]

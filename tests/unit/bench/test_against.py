@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from bench import against
 
 PRINTED = """
@@ -34,3 +36,16 @@ def test_the_files_of_a_commit_are_there_while_it_is_measured() -> None:
         assert (folder / "bench/run.py").read_bytes() == committed.stdout
         assert (folder / "var/data").is_symlink()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "turns", "command"),
+    [
+        ("HEAD~1 --turns 3 bench.imports", 3, "bench.imports"),
+        ("HEAD~1 bench.run --pairs 1", 1, "bench.run --pairs 1"),
+        ("--turns 2 HEAD~1 bench.run --pairs 1 --stock", 2, "bench.run --pairs 1 --stock"),
+    ],
+)
+def test_options_of_both_programs_are_told_apart(words: str, turns: int, command: str) -> None:
+    options, its_own = against.arguments(words.split())
+    assert (options.commit, options.turns, its_own) == ("HEAD~1", turns, command.split())
