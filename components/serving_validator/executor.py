@@ -90,21 +90,21 @@ def _validate(
         )
         sample = next(examples.records(paths, exec_properties["num_examples"])).numpy().tolist()
         report.examples = len(sample)
-        signatures = checks.load(version_dir)
-        report.warmup_requests = checks.check_warmup(version_dir, signatures)
-        inputs = checks.requests(signatures, sample)
-        expected = {
-            name: checks.own_answer(name, signatures[name], inputs[name]) for name in checks.SIGNATURES
-        }
         log = Path(scratch) / "server.log"
-        try:
-            with model_server.serving(version_dir.parent, exec_properties["server_binary"], log) as ports:
+        with model_server.serving(version_dir.parent, exec_properties["server_binary"], log) as server:
+            signatures = checks.load(version_dir)
+            report.warmup_requests = checks.check_warmup(version_dir, signatures)
+            inputs = checks.requests(signatures, sample)
+            expected = {
+                name: checks.own_answer(name, signatures[name], inputs[name]) for name in checks.SIGNATURES
+            }
+            try:
+                ports = server.ports()
                 _ask("rest", ports.rest, inputs, expected, report)
                 _ask("grpc", ports.grpc, inputs, expected, report)
-        except Exception:
-            if log.exists():
+            except Exception:
                 logger.warning("the server's log:\n%s", log.read_text(errors="replace"))
-            raise
+                raise
     _check_budget(report.latency_ms, exec_properties["latency_budget_ms"])
 
 

@@ -32,18 +32,46 @@ class Ports:
     grpc: int
 
 
+class Server:
+    """A server that was started."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
+        """It may still import TensorFlow."""
+        self._process, self._ports, self._log = process, ports, log
+
+    def ports(self) -> Ports:
+        """Wait until both APIs answer.
+
+        Raises:
+            checks.MachineError: where the server ends, or takes too long.
+            checks.RefusedError: where it says that it cannot load the model.
+        """
+        ends_at = time.monotonic() + START_S
+        waiting = {"rest": self._ports.rest, "grpc": self._ports.grpc}
+        while waiting:
+            if self._process.poll() is not None:
+                code = self._process.returncode
+                raise MachineError(f"the server ended with code {code}: {_last_line(self._log)}")
+            if time.monotonic() > ends_at:
+                raise MachineError(
+                    f"the model was not available after {START_S:.0f} s: {_last_line(self._log)}"
+                )
+            transport, port = next(iter(waiting.items()))
+            if _is_available(transport, port):
+                del waiting[transport]
+            else:
+                time.sleep(_POLL_S)
+        return self._ports
+
+
 @contextmanager
-def serving(base: Path, binary: str, log: Path) -> Iterator[Ports]:
-    """Serve the versions below `base` under the name MODEL; both APIs answer when this is entered.
+def serving(base: Path, binary: str, log: Path) -> Iterator[Server]:
+    """Serve the versions below `base` under the name MODEL; the server starts while the caller works.
 
     Args:
         base: folder of version folders.
         binary: path of a tensorflow_model_server; empty: the project's own server.
         log: file for what the server says.
-
-    Raises:
-        checks.MachineError: where the server ends, or takes too long.
-        checks.RefusedError: where it says that it cannot load the model.
     """
     ports = Ports(*_free_ports(2))
     with log.open("wb") as output:
@@ -57,8 +85,7 @@ def serving(base: Path, binary: str, log: Path) -> Iterator[Ports]:
             start_new_session=True,
         )
         try:
-            _wait_until_available(process, ports, log)
-            yield ports
+            yield Server(process, ports, log)
         finally:
             process.terminate()
             try:
@@ -88,21 +115,6 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for opened in sockets:
             opened.close()
-
-
-def _wait_until_available(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
-    ends_at = time.monotonic() + START_S
-    waiting = {"rest": ports.rest, "grpc": ports.grpc}
-    while waiting:
-        if process.poll() is not None:
-            raise MachineError(f"the server ended with code {process.returncode}: {_last_line(log)}")
-        if time.monotonic() > ends_at:
-            raise MachineError(f"the model was not available after {START_S:.0f} s: {_last_line(log)}")
-        transport, port = next(iter(waiting.items()))
-        if _is_available(transport, port):
-            del waiting[transport]
-        else:
-            time.sleep(_POLL_S)
 
 
 def _is_available(transport: str, port: int) -> bool:
