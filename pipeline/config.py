@@ -594,8 +594,9 @@ class PipelineConfig(Section):
 
     def replace(self, section: str, **values: Any) -> PipelineConfig:
         """A copy with some settings of one section changed; the values are validated."""
-        changed = {**getattr(self, section).model_dump(), **values}
-        return build(self.model_dump() | {section: changed})
+        # What nobody has set stays so.
+        changed = {**getattr(self, section).model_dump(exclude_unset=True), **values}
+        return build(self.model_dump(exclude_unset=True) | {section: changed})
 
 
 def build(values: dict[str, Any]) -> PipelineConfig:
@@ -621,7 +622,7 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
     Raises:
         ConfigError: for a setting without `=`, an unknown key, or a value of the wrong type.
     """
-    values = config.model_dump()
+    values = config.model_dump(exclude_unset=True)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -632,7 +633,7 @@ def with_settings(config: PipelineConfig, settings: Iterable[str]) -> PipelineCo
             raise ConfigError(_unknown(key))
         target = values
         for section in sections:
-            target[section] = target[section] or {}
+            target[section] = target.get(section) or {}
             target = target[section]
         target[name] = _json(value) if in_mapping else value
     return build(values)

@@ -34,6 +34,24 @@ def small(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("settings", "accuracy", "class_accuracy"),
+    [
+        ([], 0.97, 0.93),
+        (["trainer.recipe=tutorial"], 0.96, 0.93),
+        (["trainer.recipe=tutorial", "gates.accuracy=0.97"], 0.97, 0.93),
+        (["trainer.recipe=cifar", "gates.class_accuracy=0.5"], 0.9, 0.5),
+    ],
+)
+def test_a_recipe_brings_gates_unless_settings_say_others(
+    small: Path, settings: list[str], accuracy: float, class_accuracy: float
+) -> None:
+    config = with_settings(PipelineConfig(root=small / "root"), settings)
+    # Another section has changed before.
+    gates = with_facts(config.replace("data", uri="minio://bucket/data"), small).gates
+    assert (gates.accuracy, gates.class_accuracy) == (accuracy, class_accuracy)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [("run",), COMPILE], ids=["run", "compile"])
 @pytest.mark.parametrize(
