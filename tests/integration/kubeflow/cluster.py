@@ -179,10 +179,11 @@ def a_b_a(cluster: Cluster, served: Callable[[], int]) -> str:
 
 
 def another_bucket(cluster: Cluster, data_uri: str, pipeline_root: str) -> str:
-    """Data and artifacts in a bucket that is not the server's own."""
-    done = cluster.submit("--pipeline-root", pipeline_root, data_uri=data_uri)
+    """Data and artifacts in a bucket that is not the server's own; the same data there would be cached."""
+    done = cluster.submit("--no-cache", "--pipeline-root", pipeline_root, data_uri=data_uri)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(cluster.states(cluster.runs[-1]).values()) == {SUCCEEDED}
+    states = cluster.states(cluster.runs[-1])
+    assert set(states.values()) == {SUCCEEDED}, states
     return pipeline_root
 
 
