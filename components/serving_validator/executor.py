@@ -43,7 +43,7 @@ class Report:
 
 
 class Executor(BaseExecutor):
-    """Serves the candidate, asks every signature by REST and gRPC, compares, and times it."""
+    """Serves the candidate, asks each signature for images by REST and gRPC, compares, and times it."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -65,7 +65,7 @@ class Executor(BaseExecutor):
             report.blessed = True
             worst = max(report.latency_ms.values())
             report.reason = (
-                f"{report.examples} images by REST and gRPC: every signature answers as the model does, "
+                f"{report.examples} images by REST and gRPC: the signatures answer as the model does, "
                 f"one image in {worst:.1f} ms"
             )
         except checks.RefusedError as error:

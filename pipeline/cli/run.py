@@ -23,6 +23,7 @@ from pipeline.local import interruption, unchanged
 from pipeline.local.outcome import Outcome
 from pipeline.nodes import NodeId
 from pipeline.runtime import environment, logs
+from trainer.recipes import RECIPES
 
 # What `--rerun` takes: an importer's result is what it points at, and the others are no nodes of a run.
 EXECUTED = frozenset(NodeId) - {
@@ -45,7 +46,7 @@ R = TypeVar("R", bound=Result)
 
 
 @click.command()
-@click.option("--recipe", help="Hyper-parameters by name: fast, accurate or tutorial. [default: fast]")
+@click.option("--recipe", help=f"Hyper-parameters by name: {', '.join(RECIPES)}. [default: fast]")
 @click.option(
     "--recipe-file",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -197,17 +197,24 @@ def test_a_refused_body_does_not_cost_the_answer() -> None:
             assert statuses(answer) == [400]
 
 
+def accepted(port: int, count: int) -> list[socket.socket]:
+    """Idle connections that the server knows of: it takes them in order, and has answered the last one."""
+    connections = [*(connect(port) for _ in range(count - 1)), connect(port, GET)]
+    assert read(connections[-1]).startswith(b"HTTP/1.1 200 ")
+    return connections
+
+
 def test_idle_connections_make_room_the_oldest_first(caplog: pytest.LogCaptureFixture) -> None:
     with served(max_connections=20) as port:
         first = connect(port)
         used = connect(port, GET)
         assert read(used).startswith(b"HTTP/1.1 200 ")
-        others = [connect(port) for _ in range(18)]
+        others = accepted(port, 18)
         used.sendall(GET)  # idle for a shorter time than all others
         assert read(used).startswith(b"HTTP/1.1 200 ")
         assert statuses(ask(port)) == [200]
         assert first.recv(1) == b""
-        others += [connect(port) for _ in range(18)]
+        others += accepted(port, 18)
         used.sendall(GET)
         assert read(used).startswith(b"HTTP/1.1 200 ")
         for _ in range(50):
