@@ -209,6 +209,7 @@ def test_an_experiment_is_made_once_and_named_like_the_pipeline(server: Server, 
     assert server.requests.count("POST /apis/v2beta1/experiments") == 1
 
 
+@pytest.mark.slow
 def test_no_run_is_started_before_the_newest_one_has_cooled_down(server: Server, package: Path) -> None:
     def start(*more: str) -> Result:
         return invoke(submit_command, package, "--host", server.url, *NEEDED, *more)

@@ -68,6 +68,7 @@ def config(names: Path | None, *settings: str) -> PipelineConfig:
     return with_settings(PipelineConfig(), [*given, "gates.class_examples=1", *settings])
 
 
+@pytest.mark.slow
 def test_some_class_folders_of_many_get_their_own_labels_and_names(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps(IMAGENET))
     folder = pictures(tmp_path / "photos", "n00000000", "n00000002")
@@ -80,6 +81,7 @@ def test_some_class_folders_of_many_get_their_own_labels_and_names(tmp_path: Pat
     assert resolve.with_facts(config(None), folder).data.class_names == ("n00000000", "n00000002")
 
 
+@pytest.mark.slow
 def test_as_many_names_as_class_folders_rename_them(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("Frosch\nSchiff\n")
     folder = pictures(tmp_path / "photos", "frog", "ship")

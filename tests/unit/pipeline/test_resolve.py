@@ -34,6 +34,7 @@ def small(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "accuracy", "class_accuracy"),
     [
