@@ -342,6 +342,8 @@ def test_a_run_of_other_data_is_killed_and_the_next_one_goes_on_from_there(
         # Other data in the same folder are not a cache hit.
         _patch(images, 5000, bytes([before[5000] ^ 255]))
         killed = interrupted(root, tiny_mnist_dir, signal.SIGKILL)
+        assert tree(root / "serving") == served
+        assert list(root.glob("pipelines/mnist/.scratch/*")), "nothing is left to clean up"
         done = run(root, tiny_mnist_dir, "--set", "trainer.seed=5")
     finally:
         images.write_bytes(before)
@@ -349,7 +351,6 @@ def test_a_run_of_other_data_is_killed_and_the_next_one_goes_on_from_there(
     # The data that the folder held before are what these are compared with.
     of_data = [*NODES[: NODES.index("Trainer")], "PreviousData"]
     assert states(killed) == dict.fromkeys(of_data, "done") | {"CuratedSchema": "cached"}
-    # What there is to clean up, the killed run left.
     assert done.returncode == 0, done.stdout + done.stderr
     of_model = dict.fromkeys(NODES[NODES.index("Trainer") :], "done")
     assert states(done) == dict.fromkeys(of_data, "cached") | of_model

@@ -158,7 +158,7 @@ def test_a_function_for_tensorflow_1_is_refused_on_two_replicas(digits: Dataset,
 def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_path: Path) -> None:
     """Without batch norm, which sees each replica's share, and without anything random."""
     plain = {"train_steps": 6, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
-    results, losses = [], []
+    results, measured = [], []
     for replicas in (1, 2):
         # Two replicas of 20 images each are one of 40; their learning rate is scaled, so scale it back.
         scaled = {"batch_size": 40 // replicas, "learning_rate": 0.02 / replicas}
@@ -171,8 +171,8 @@ def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_pat
         assert metrics(given)["params"]["batch_size"] == 40
         assert metrics(given)["params"]["learning_rate"] == pytest.approx(0.02)
         results.append(logits(given, digits))
-        losses.append(metrics(given)["validation_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        measured.append([metrics(given)[f"validation_{name}"] for name in ("loss", "accuracy")])
+    assert measured[0] == pytest.approx(measured[1], rel=1e-4)
     np.testing.assert_allclose(results[0], results[1], atol=1e-4)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorflow_transform import beam as tft_beam
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-from trainer import features
+from trainer import features, pictures
 from trainer.features import ImageInput, ImageShape
 from trainer.preprocessing import preprocessing_fn
 from trainer.serving_inputs import ServingInputs
@@ -98,4 +98,7 @@ def test_arrays_become_what_training_saw(tmp_path: Path, images: ImageInput) -> 
 def test_photos_for_a_model_of_pixels(tmp_path: Path) -> None:
     images = ImageInput(COLOUR)
     inputs = ServingInputs(images, transform(tmp_path, images))
-    assert inputs.from_files(tf.constant(PHOTOS)).shape == (4, *COLOUR)
+    served = inputs.from_files(tf.constant(PHOTOS))
+    pixels = pictures.decode_files(tf.constant(PHOTOS), COLOUR, images.fit)
+    assert pixels.shape == (4, *COLOUR)
+    np.testing.assert_array_equal(np.rint(served * 255), pixels)
