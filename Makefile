@@ -36,7 +36,8 @@ coverage: data  ## the lines that the unit tests run
 	@mkdir -p .cache
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --cov tests/unit
 
-test: data  ## all tests, whole pipeline runs included and first, two files at a time: JOBS=2
+# In the order of the folders, e2e first: a long file that is left for the end would run alone.
+test: data  ## all tests, whole pipeline runs included, two files at a time: JOBS=2
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-flink: data  ## the pipeline on Flink, against the run on this machine; needs Java 17 and Maven

@@ -26,12 +26,18 @@ from trainer.recipes import Params
 
 _RUN = "run:"  # before the id of a run
 
-# Of recipes whose published results are below the gates that a run has by default: those results, less a
-# little. Settings come before them.
+# Of recipes for which the gates that a run has by default are too high; settings come before them.
 _GATES: Mapping[str, Mapping[str, float]] = {
-    "tutorial": {"accuracy": 0.96},  # MNIST: 0.9706 by tf.estimator
-    "cifar": {"accuracy": 0.9, "class_accuracy": 0.75, "calibration_error": 0.2},  # CIFAR-10: 0.94
-    "cifar-tutorial": {"accuracy": 0.8, "class_accuracy": 0.6},  # CIFAR-10: about 0.86
+    "tutorial": {"accuracy": 0.96},  # MNIST: tf.estimator's 0.9706, less a little
+    "cifar": {
+        "accuracy": 0.9,
+        "class_accuracy": 0.75,
+        "calibration_error": 0.2,
+    },  # CIFAR-10, nobody has run it to the end
+    "cifar-tutorial": {
+        "accuracy": 0.8,
+        "class_accuracy": 0.6,
+    },  # CIFAR-10: the tutorial's 0.86, less a little
 }
 
 

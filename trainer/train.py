@@ -115,7 +115,7 @@ def run_fn(fn_args: FnArgs) -> None:
         store.remove()
         head_store.remove()
         raise
-    metrics["train_examples"] = splits.train.size
+    metrics["train_examples"] = splits.train.size  # computed features may be twice as many: mirror images
     fingerprint = _fingerprint(trained)
     # What should agree does: several workers, several runs of one seed.
     _LOG.info("weights: %s", fingerprint)
