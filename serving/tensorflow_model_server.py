@@ -42,7 +42,6 @@ ALL_ADDRESSES = "0.0.0.0"
 # Known to TF Serving, without effect here; by name, why.
 WITHOUT_EFFECT = {
     "enable_grpc_healthcheck_service": "the health service is always there",
-    "enable_profiler": "there is no profiler service",
     "enable_signature_method_name_check": "method names are not checked",
     "flush_filesystem_caches": "files are not kept in memory",
     "mixed_precision": "models are run as they are",
@@ -134,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     add("num_request_iterations_for_warmup", int, 0, "how often each")
     add("monitoring_config_file", str, "", "whether and where Prometheus finds the metrics")
     add("enable_serialization_as_tensor_content", bool, False, "answers as tensor_content")
+    add(
+        "enable_profiler", bool, True, "traces for TensorBoard, which the server writes where a client says"
+    )
     add("use_alts_credentials", bool, False, "refused")
     add("version", bool, False, "print the version")
     for name, reason in WITHOUT_EFFECT.items():
@@ -192,6 +194,7 @@ def _config(flags: argparse.Namespace, stack: ExitStack) -> ServerConfig:
         limits=limits,
         cors=flags.rest_api_enable_cors_support,
         metrics_path=metrics_path,
+        profiler=flags.enable_profiler,
         packed_answers=flags.enable_serialization_as_tensor_content,
         tls=_tls(flags.ssl_config_file, stack) if flags.ssl_config_file else None,
         rest_tls=False,

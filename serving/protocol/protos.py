@@ -35,6 +35,7 @@ with _shell_of_tensorflow():
     from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import graph_pb2, tensor_pb2, types_pb2
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
         get_model_metadata_pb2,
@@ -71,4 +72,5 @@ __all__ = [
     "regression_pb2",
     "tensor_pb2",
     "types_pb2",
+    "xplane_pb2",
 ]

@@ -23,6 +23,7 @@ from serving.protocol.protos import (
     predict_pb2,
     regression_pb2,
 )
+from serving.server import profiler
 
 PACKAGE = "tensorflow.serving"
 PREDICTION_SERVICE = f"{PACKAGE}.PredictionService"
@@ -70,7 +71,7 @@ class Descriptions:
         """Collect them, in a pool of its own: the default one may get the original files."""
         self._pool = descriptor_pool.DescriptorPool()
         self._added: set[str] = set()
-        for descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        for descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR, profiler.FILE):
             self._add(descriptor)
         for name, (service, methods) in _FILES.items():
             file = descriptor_pb2.FileDescriptorProto(name=name, package=PACKAGE, syntax="proto3")

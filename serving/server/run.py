@@ -32,9 +32,10 @@ from serving.models.servable import Servable
 from serving.models.warmup import warm_up
 from serving.protocol.errors import ServingError, invalid
 from serving.protocol.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
-from serving.server import descriptions, descriptors, http
+from serving.server import descriptions, descriptors, http, profiler
 from serving.server.grpc import ModelServicer, PredictionServicer
 from serving.server.http import HttpConfig
+from serving.server.profiler import Profiler
 from serving.server.rest import METRICS_PATH, Limits, RestApp
 from serving.server.service import Service
 from serving.server.telemetry.access_log import AccessLog, Recorder
@@ -70,6 +71,7 @@ class ServerConfig:
     opens_when_ready: bool = False  # as TF Serving: nothing listens before the models answer
     metrics_path: str | None = METRICS_PATH  # of the REST port; None: none
     packed_answers: bool = False  # of gRPC's Predict, as tensor_content
+    profiler: bool = False  # clients may have traces written to where they say
     keep_alive_s: float = 620.0  # without a request; load balancers keep theirs for 60 s, Google's for 600
     grpc_arguments: Mapping[str, int | str] = field(default_factory=dict)  # of gRPC's core, over ours
     cors: bool = False  # REST answers may be read by pages of any origin
@@ -298,7 +300,11 @@ def _grpc_server(
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(service, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
-    reflection.enable_server_reflection(descriptions.NAMES, server, descriptions.Descriptions())
+    names = list(descriptions.NAMES)
+    if config.profiler:
+        Profiler().add_to(server)
+        names.append(profiler.NAME)
+    reflection.enable_server_reflection(names, server, descriptions.Descriptions())
     return server
 
 

@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from serving.server import profiler
 from tests.unit.serving import half_plus_two
 
 WAIT_S = 120.0
@@ -78,6 +79,7 @@ def test_the_first_requests_of_its_documentation(tmp_path: Path) -> None:
                 )
                 names = {service.name for service in services.list_services_response.service}
                 assert {SERVICE, "tensorflow.serving.ModelService", "grpc.health.v1.Health"} <= names
+                assert profiler.NAME in names  # on, as TF Serving's is
                 for answer in files:
                     found = {}
                     for content in answer.file_descriptor_response.file_descriptor_proto:

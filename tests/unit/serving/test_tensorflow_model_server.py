@@ -145,10 +145,10 @@ def test_what_cannot_be_is_one_line(
 def test_a_flag_without_effect_is_taken_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(SystemExit):
         tensorflow_model_server.main(
-            ["--num_unload_threads=3", "--enable_profiler", "--model_config_file=/no"]
+            ["--num_unload_threads=3", "--flush_filesystem_caches", "--model_config_file=/no"]
         )
     assert [record.message for record in caplog.records] == [
-        "--enable_profiler has no effect: there is no profiler service",
+        "--flush_filesystem_caches has no effect: files are not kept in memory",
         "--num_unload_threads has no effect: versions are unloaded as soon as nobody asks them",
     ]
 
