@@ -121,7 +121,8 @@ class Mirror:
         draft, target = self.folder / "draft" / str(number), self.folder / str(number)
         shutil.rmtree(draft, ignore_errors=True)
         source = "/".join([self._base, files[0].path.removeprefix(f"{self._base}/").partition("/")[0]])
-        draft.mkdir(parents=True)
+        for each in files:  # Google's store has no folders for copy_files to make
+            (draft / each.path.removeprefix(f"{source}/")).parent.mkdir(parents=True, exist_ok=True)
         fs.copy_files(
             source, str(draft), source_filesystem=self._store, destination_filesystem=fs.LocalFileSystem()
         )
@@ -135,6 +136,11 @@ def _open(source: StoreFolder) -> tuple[fs.FileSystem, str]:
 
     scheme, _, path = source.uri.partition("://")
     if scheme == "gs":
+        at_scheme, _, emulator = os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT", "").partition("://")
+        if emulator:
+            return fs.GcsFileSystem(
+                anonymous=True, scheme=at_scheme, endpoint_override=emulator, retry_time_limit=RETRY
+            ), path
         return fs.GcsFileSystem(retry_time_limit=RETRY), path
     endpoint = os.environ.get("S3_ENDPOINT")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -1,4 +1,4 @@
-"""Models in an object store, with pyarrow's client and an S3 on this machine."""
+"""Models in an object store, with pyarrow's clients, and an S3 and a Google on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.models.config_file import ConfigFileError, ModelConfig, Policy, fol
 from serving.models.loader import Loader, Loading, State
 from serving.models.object_store import Mirror, StoreFolder
 from tests.unit.serving import half_plus_two
-from tests.unit.serving.models import s3_server
+from tests.unit.serving.models import store_server
 
 WAIT_S = 60.0
 SOURCE = StoreFolder("s3://bucket/models/m")
@@ -25,12 +25,13 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The model's folder in the store, empty."""
     folder = tmp_path / "store/bucket/models/m"
     folder.mkdir(parents=True)
-    with s3_server.serving(tmp_path / "store") as endpoint:
+    with store_server.serving(tmp_path / "store") as endpoint:
         for name, value in {
             "S3_ENDPOINT": endpoint,
             "S3_USE_HTTPS": "0",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://{endpoint}",
         }.items():
             monkeypatch.setenv(name, value)
         yield folder
@@ -47,8 +48,9 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_what_is_wanted_is_copied_and_what_is_gone_goes(bucket: Path) -> None:
-    mirror = Mirror(SOURCE)
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_what_is_wanted_is_copied_and_what_is_gone_goes(bucket: Path, scheme: str) -> None:
+    mirror = Mirror(StoreFolder(f"{scheme}://bucket/models/m"))
     newest = Policy().choose
     mirror.update(newest, ())
     assert files(mirror.folder) == {}

@@ -1,7 +1,12 @@
-"""Enough of S3 for a client that lists and reads: ListObjectsV2, HEAD and GET on the files of a folder."""
+"""Enough of two object stores for clients that list and read the files of a folder.
+
+S3's ListObjectsV2, HEAD and GET, and the same of Google's JSON API, whose client sends paths that begin
+with /storage/v1/b.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +15,10 @@ from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+GOOGLE = "/storage/v1/b/"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -28,6 +35,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        if url.path.startswith(GOOGLE):
+            self._answer_google(url)
+            return
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         if not key:
             query = {
@@ -39,11 +49,31 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        content, first = file.read_bytes(), 0
+        self._send(file)
+
+    def _send(self, file: Path) -> None:
+        content = file.read_bytes()
         if given := self.headers.get("Range"):
             first, last = (int(each) for each in given.removeprefix("bytes=").split("-"))
             content = content[first : last + 1]
         self._answer(206 if given else 200, content, file.stat().st_mtime)
+
+    def _answer_google(self, url: SplitResult) -> None:
+        bucket, _, rest = url.path.removeprefix(GOOGLE).partition("/o")
+        base, query = self._root / bucket, parse_qs(url.query)
+        if not rest:
+            files = sorted(file for file in base.rglob("*") if file.is_file())
+            items = [_object(bucket, base, file) for file in files]
+            items = [each for each in items if str(each["name"]).startswith(query["prefix"][0])]
+            self._answer(200, json.dumps({"kind": "storage#objects", "items": items}).encode())
+            return
+        file = base / unquote(rest.removeprefix("/"))
+        if not file.is_file():
+            self._answer(404, b'{"error": {"code": 404, "message": "No such object"}}')
+        elif query.get("alt") == ["media"]:
+            self._send(file)
+        else:
+            self._answer(200, json.dumps(_object(bucket, base, file)).encode())
 
     def _listing(self, bucket: str, query: dict[str, str]) -> str:
         prefix, base = query.get("prefix", ""), self._root / bucket
@@ -68,6 +98,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
+
+
+def _object(bucket: str, base: Path, file: Path) -> dict[str, object]:
+    """Google's description of an object."""
+    stat = file.stat()
+    changed = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="microseconds")
+    return {
+        "kind": "storage#object",
+        "bucket": bucket,
+        "name": str(file.relative_to(base)),
+        "generation": str(stat.st_mtime_ns),
+        "size": str(stat.st_size),
+        "updated": changed.replace("+00:00", "Z"),
+    }
 
 
 @contextmanager
