@@ -25,7 +25,8 @@ from components.evaluator.executor import Executor
 from components.shared import handover, verdict
 from components.shared.dataset_facts import DatasetFacts
 from components.shared.verdict import Verdict
-from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
+from pipeline.beam_config import LOCAL_BEAM_ARGS
+from pipeline.config import GatesConfig
 from trainer import features
 from trainer.features import ImageInput, ImageShape
 

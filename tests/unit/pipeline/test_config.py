@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import (
-    LOCAL_BEAM_ARGS,
-    BeamNodes,
-    ConfigError,
-    PipelineConfig,
-    keys,
-    with_settings,
-)
+from pipeline.beam_config import LOCAL_BEAM_ARGS, BeamNodes
+from pipeline.config import ConfigError, PipelineConfig, keys, with_settings
 from trainer.recipes import resolve
 
 

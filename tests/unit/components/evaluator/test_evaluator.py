@@ -20,7 +20,8 @@ from components.evaluator.component import Evaluator
 from components.evaluator.executor import Executor
 from components.image_example_gen.sources import idx
 from components.shared import answers, classifier
-from pipeline.config import LOCAL_BEAM_ARGS, GatesConfig
+from pipeline.beam_config import LOCAL_BEAM_ARGS
+from pipeline.config import GatesConfig
 from tests.conftest import TINY_TEST, TINY_TRAIN
 from tests.unit.components.digits import Judged, judge, model, properties, write_examples
 from tests.unit.components.nearest import Nearest

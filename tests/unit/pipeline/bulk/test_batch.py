@@ -17,8 +17,8 @@ from PIL import Image
 
 from components.image_example_gen.sources import idx
 from components.shared import classifier
+from pipeline.beam_config import LOCAL_BEAM_ARGS
 from pipeline.bulk import chunks, inference
-from pipeline.config import LOCAL_BEAM_ARGS
 from tests.conftest import idx_bytes
 from tests.unit.pipeline import means_model
 from trainer import features

@@ -12,7 +12,7 @@ from apache_beam.runners.portability import prism_runner
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 
-from pipeline.config import LOCAL_BEAM_ARGS
+from pipeline.beam_config import LOCAL_BEAM_ARGS
 from pipeline.history.run_id import new_run_id
 from pipeline.local import interruption, runner
 from pipeline.local.gpu_process import VISIBLE_DEVICES
