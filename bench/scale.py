@@ -1,9 +1,9 @@
 """Seconds and memory of each node as the data grow: 1, 4 and 16 times MNIST.
 
     python -m bench.scale
-    python -m bench.scale --times 1 4 --steps 200
+    python -m bench.scale --times 1 16 64 --steps 200
 
-Copies are real digits, each time shifted otherwise by up to two pixels, so no two copies are equal. Memory
+Copies are real digits, each time shifted otherwise by up to four pixels, so no two copies are equal. Memory
 is that of the run's process and its children (what they share counts in each), sampled while a node runs;
 nodes that overlap see each other. The Trainer takes the same number of steps each time, since its time
 follows its steps; its images per second tell whether reading keeps up with them.
@@ -35,8 +35,9 @@ from pipeline.history.records import History, Run
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SAMPLE_S = 0.1
 BATCH = 10_000
-MEMORY_GOAL_GB = 3.0
-REACH = 2  # pixels
+MEMORY_GOAL_GB = 2.0
+TEST_IMAGES = 10_000
+REACH = 4  # pixels
 _MOVES = range(-REACH, REACH + 1)
 SHIFTS: list[tuple[int, int]] = sorted(
     itertools.product(_MOVES, _MOVES), key=lambda shift: (max(map(abs, shift)), shift)
@@ -192,6 +193,8 @@ def main() -> None:
         print(f"| {node} |" + "".join(cells))
     print("| all |" + "".join(f" {r.total:.1f} | {r.peak_gb:.2f} |" for r in runs.values()))
     print("| Trainer, images/s |" + "".join(f" {r.images_per_s:,.0f} | |" for r in runs.values()))
+    rates = (f" {times * TEST_IMAGES / r.seconds['Evaluator']:,.0f} | |" for times, r in runs.items())
+    print("| Evaluator, images/s |" + "".join(rates))
     largest = runs[args.times[-1]]
     print(f"peak at {args.times[-1]}x: {largest.peak_gb:.2f} GB, goal: below {MEMORY_GOAL_GB:.0f} GB")
 

@@ -325,7 +325,8 @@ def _leaves(values: list[Any], dtype: DType, depth: int) -> np.ndarray:
     if not kinds <= allowed:
         raise _type_error(next(value for value in values if type(value) not in allowed), dtype)
     try:
-        return np.array(values, dtype.numpy)
+        with np.errstate(over="ignore"):  # what only a double can hold is Infinity, as to a C cast
+            return np.array(values, dtype.numpy)
     except OverflowError:
         info = np.iinfo(dtype.numpy) if dtype in _INTEGERS else None
         bad = [value for value in values if info is None or not info.min <= value <= info.max]

@@ -161,6 +161,7 @@ def test_json_keeps_every_value(array: np.ndarray) -> None:
 
 @pytest.mark.slow
 @given(JSON, st.sampled_from(["float32", "int64", "uint8", "string", "bool", "complex64"]))
+@example(3.4028235677973366e38, "float32")
 def test_any_json_is_read_or_refused(value: Any, dtype: str) -> None:
     for document in (value, {"instances": value}, {"inputs": value}, {"instances": [value]}):
         body = json.dumps(document).encode()
