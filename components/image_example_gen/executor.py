@@ -65,17 +65,20 @@ class Executor(BaseBeamExecutor):
         folder = artifact_utils.get_single_uri(input_dict["dataset"])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        # Nothing but the contents is asked for where the check before the run has said what the images are.
+        wanted, images_given = exec_properties["fingerprint"], exec_properties["images"]
         options = Options(
             **{
                 "num_classes": exec_properties["num_classes"],
+                "checked": wanted if images_given else "",
                 **json.loads(exec_properties["options"] or "{}"),
             }
         )
         source = choose(folder, exec_properties["source"], options)
         data = source.inspect()
-        _check_fingerprint(folder, data.fingerprint, exec_properties["fingerprint"])
+        _check_fingerprint(folder, data.fingerprint, wanted)
         split = splitting(data.examples, folder)
-        images = _images(exec_properties["images"], data)
+        images = _images(images_given, data)
         reader = Reader(source, data, images.shape)
         images = images._replace(encoded=reader.encoded)
 

@@ -71,6 +71,8 @@ class Options:
         path_column, label_column, split_column: of a manifest; empty: found by the usual names.
         class_names: by label, in place of what the source calls its classes; empty: as the source does.
         class_ids: what the source may call them.
+        checked: the fingerprint of contents that were inspected before with the same options; where bad
+            pictures stop, these are not decoded again. Whoever gives it compares it with what is found.
     """
 
     num_classes: int = 0
@@ -83,6 +85,7 @@ class Options:
     split_column: str = ""
     class_names: Sequence[str] = ()
     class_ids: Sequence[str] = ()
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class DataSet:
         class_names: by label, [C].
         least: the smallest height and the smallest width, in pixels, upright.
         largest: the largest height and the largest width.
-        channels: 1 where every picture is grey, otherwise 3.
+        channels: 1 where every picture is grey, otherwise 3. Of picture files that were not decoded
+            (`Options.checked`) the sizes are 0 and this is 1.
         encoded: whether an example's image is a picture file; otherwise it is pixels, uint8 [H, W, C].
         fingerprint: SHA-256 (hex) over all contents and labels.
         skipped: pictures that could not be read.
@@ -267,3 +271,17 @@ def oriented(images: NDArray[np.uint8], orient: Orient) -> NDArray[np.uint8]:
 def relative(path: Path, folder: Path) -> str:
     """A path as ids have it."""
     return path.relative_to(folder).as_posix()
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """The content of a file, by its path within the data set's folder.
+
+    Raises:
+        SourceError: where it cannot be read.
+    """
+    try:
+        # A Path for each of a million files, and a buffer, would take longer than to read them.
+        with open(f"{folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+    except OSError as error:
+        raise SourceError(folder / name, error.strerror or str(error)) from None

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from components.image_example_gen.sources.base import (
     Pictures,
     SourceError,
     in_batches,
+    read_file,
 )
 from components.image_example_gen.sources.pictures import SUFFIXES
 from components.image_example_gen.sources.survey import Survey, in_order
@@ -48,18 +50,21 @@ class ClassFolders:
         """Whether two or more folders with pictures lie in `train`, or in the folder itself."""
         roots = [path for split, path in _split_folders(folder).items() if split == features.TRAIN]
         root = roots[0] if roots else folder
-        return sum(_has_picture(path) for path in _class_folders(root)) >= 2
+        with_pictures = (path for path in _class_folders(root) if any(map(_is_picture, _walk(path))))
+        return len(list(islice(with_pictures, 2))) == 2
 
     def inspect(self) -> DataSet:
         """See base.Source."""
         survey = Survey(self.folder, self.options)
         for part in self.parts():
             survey.add_all(part.split, self.read(part))
-        return survey.result(self.name, self._classes, self._notes())
+        others = self._files[1]
+        notes = [f"{len(others)} files are no pictures by their names: {_few(others)}"] if others else []
+        return survey.result(self.name, self._classes, notes)
 
     def parts(self, data: DataSet | None = None) -> Iterator[Part]:  # noqa: ARG002 (base.Source's)
         """See base.Source: some thousand files each."""
-        for split, files in self._files.items():
+        for split, files in self._files[0].items():
             for first in range(0, len(files), _PART):
                 some = tuple(files[first : first + _PART])
                 yield Part(split, first, len(some), some)
@@ -68,15 +73,10 @@ class ClassFolders:
         """See base.Source."""
         places = range(part.count) if at is None else at.tolist()
         files: tuple[tuple[str, int], ...] = part.what
-        yield from in_batches(self._picture(*files[place], place) for place in places)
-
-    def _picture(self, name: str, label: int, place: int) -> tuple[bytes, int, str, int]:
-        try:
-            # A Path for each of a million files would take longer than to read them.
-            with open(os.path.join(self.folder, name), "rb") as file:  # noqa: PTH118, PTH123
-                return file.read(), label, name, place
-        except OSError as error:
-            raise SourceError(self.folder / name, error.strerror or str(error)) from None
+        chosen = ((*files[place], place) for place in places)
+        yield from in_batches(
+            (read_file(self.folder, name), label, name, place) for name, label, place in chosen
+        )
 
     @cached_property
     def _roots(self) -> dict[str, Path]:
@@ -90,34 +90,29 @@ class ClassFolders:
         return in_order(self.folder, sorted(names), self.options)
 
     @cached_property
-    def _files(self) -> dict[str, list[tuple[str, int]]]:
-        """Path within the folder and label of every picture, by split."""
+    def _files(self) -> tuple[dict[str, list[tuple[str, int]]], list[str]]:
+        """Path within the folder and label of every picture, by split; and the files that are none."""
         found: dict[str, list[tuple[str, int]]] = {}
+        others: list[str] = []
         for split in SPLITS:
             if split not in self._roots:
                 continue
             root, files = self._roots[split], []
             for label, name in enumerate(self._classes):
-                of_class = [path for path in _walk(root / name) if _is_picture(path)]
+                of_class: list[str] = []
+                before = (root / name).relative_to(self.folder).as_posix()
+                for path in _walk(root / name):
+                    (of_class if _is_picture(path) else others).append(f"{before}/{path}")
                 if not of_class and (root / name).is_dir():
                     raise SourceError(root / name, "no picture in this class folder: move it away")
-                files += [(path.relative_to(self.folder).as_posix(), label) for path in sorted(of_class)]
+                # Folder by folder, as paths are sorted: "a/b" before "a-b".
+                of_class.sort(key=lambda path: path.split("/"))
+                files += [(path, label) for path in of_class]
             if files:
                 found[split] = files
         if not found:
             raise SourceError(self.folder, "no class folders with pictures in them")
-        return found
-
-    def _notes(self) -> list[str]:
-        """What lies about besides pictures."""
-        others = [
-            path.relative_to(self.folder).as_posix()
-            for root in self._roots.values()
-            for name in self._classes
-            for path in _walk(root / name)
-            if not _is_picture(path)
-        ]
-        return [f"{len(others)} files are no pictures by their names: {_few(others)}"] if others else []
+        return found, others
 
 
 def _few(names: Sequence[str]) -> str:
@@ -142,8 +137,12 @@ def _class_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, through links too; nothing whose name begins with a dot."""
+def _walk(folder: Path) -> Iterator[str]:
+    """The files below a folder, through links too; nothing whose name begins with a dot.
+
+    Yields:
+        Paths within the folder: a Path for each of a million files would take longer than to read them.
+    """
     seen: set[str] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(base)
@@ -152,12 +151,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(base, name) for name in files if not name.startswith("."))
+        before = "" if base == os.fspath(folder) else f"{os.path.relpath(base, folder)}/"
+        yield from (before + name for name in files if not name.startswith("."))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _has_picture(folder: Path) -> bool:
-    return any(_is_picture(path) for path in _walk(folder))
+def _is_picture(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 (no Path for each file)

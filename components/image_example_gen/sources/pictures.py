@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 1 << 25  # as the server has it: decoding takes under 100 MB a channel
+_JPEG = ("JPEG", "MPO")  # Pillow's name for a JPEG file with more pictures after the first
 _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"})
 _ORIENTATION = 0x0112  # EXIF
 _TURNED = frozenset({5, 6, 7, 8})  # orientations that swap height and width
@@ -41,19 +41,20 @@ def check(content: bytes) -> Header:
         PictureError: where it is no picture, is broken, too large, or of a kind that TensorFlow lacks.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PictureError(f"{image.width} x {image.height} pixels: more than {MAX_PIXELS:,}")
-                if image.format == "WEBP" and getattr(image, "is_animated", False):
-                    raise PictureError("an animated WEBP: save its first frame")
-                if image.format == "BMP" and image.mode not in ("L", "RGB", "RGBA"):
-                    raise PictureError(f"a BMP of mode {image.mode}: save it as PNG")
-                channels = 1 if image.mode in _GREY else 3
-                image.load()
-                turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION) in _TURNED
-                height, width = (image.width, image.height) if turned else (image.height, image.width)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            height, width = image.height, image.width
+            if width * height > MAX_PIXELS:
+                raise PictureError(f"{width} x {height} pixels: more than {MAX_PIXELS:,}")
+            if image.format == "WEBP" and getattr(image, "is_animated", False):
+                raise PictureError("an animated WEBP: save its first frame")
+            if image.format == "BMP" and image.mode not in ("L", "RGB", "RGBA"):
+                raise PictureError(f"a BMP of mode {image.mode}: save it as PNG")
+            channels = 1 if image.mode in _GREY else 3
+            # All of a JPEG file is read all the same, and an eighth of its pixels made from it.
+            image.draft(None, (1, 1))
+            image.load()
+            if image.format in _JPEG and image.getexif().get(_ORIENTATION) in _TURNED:
+                height, width = width, height
     except UnidentifiedImageError:
         raise PictureError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,6 +43,11 @@ class Survey:
     _sizes: list[tuple[int, int]] = field(default_factory=list)
     _channels: int = 1
 
+    @property
+    def _known(self) -> bool:
+        """Whether the pictures were decoded before, and none was found bad."""
+        return bool(self.options.checked) and self.options.bad_images == "stop"
+
     def add_all(self, split: str, batches: Iterable[Pictures]) -> None:
         """Look at the pictures of a split; splits come one after another.
 
@@ -50,6 +56,7 @@ class Survey:
         """
         # Pillow and hashlib let go of the interpreter while they work.
         workers = os.cpu_count() or 1
+        look = _hash if self._known else _check_and_hash
         with ThreadPoolExecutor(workers) as pool:
             for batch in batches:
                 if self.shape is not None:
@@ -58,7 +65,8 @@ class Survey:
                 # A few tasks for each worker: thousands of small ones would take longer than they work.
                 some = max(1, math.ceil(len(batch.images) / (_TASKS * workers)))
                 tasks = [batch.images[at : at + some] for at in range(0, len(batch.images), some)]
-                looked = [each for task in pool.map(_look_at, tasks) for each in task]
+                with warnings.catch_warnings(action="ignore"):  # Pillow's: an odd picture is no news
+                    looked = [each for task in pool.map(look, tasks) for each in task]
                 self._add(split, batch, [header for header, _ in looked], [digest for _, digest in looked])
 
     def _add(
@@ -181,9 +189,13 @@ class Survey:
             )
 
 
-def _look_at(images: Sequence[bytes]) -> list[tuple[Header | PictureError, bytes]]:
+def _check_and_hash(images: Sequence[bytes]) -> list[tuple[Header | PictureError | None, bytes]]:
     """What each picture is, and the hash of its content."""
     return [(_check(content), _sha256(content)) for content in images]
+
+
+def _hash(images: Sequence[bytes]) -> list[tuple[Header | PictureError | None, bytes]]:
+    return [(None, _sha256(content)) for content in images]
 
 
 def _check(content: bytes) -> Header | PictureError:

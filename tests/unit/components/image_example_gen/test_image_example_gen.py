@@ -24,7 +24,7 @@ from components.artifacts import Images
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
 from components.image_example_gen.shards import serialize
-from components.image_example_gen.sources import SourceError, idx, idx_folder
+from components.image_example_gen.sources import SourceError, choose, idx, idx_folder, pictures
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.image_example_gen.split import Batch, Cutoffs, before
 from tests.conftest import idx_bytes
@@ -202,6 +202,20 @@ def test_other_data_than_announced_are_refused(tiny_mnist_dir: Path, tmp_path: P
     with pytest.raises(DataChangedError, match=f"{tiny_mnist_dir} changed.*run again"):
         generate(tiny_mnist_dir, tmp_path / "examples", fingerprint="0" * 64)
     assert not (tmp_path / "examples").exists()
+
+
+def test_photos_that_were_checked_before_are_compared_but_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datasets.class_folders(tmp_path / "data")
+    properties = {
+        "fingerprint": choose(data).inspect().fingerprint,
+        "images": json.dumps({"shape": [16, 16, 3], "encoded": True}),
+    }
+    monkeypatch.setattr(pictures, "check", None)
+    (data / "train/cat/1.jpg").write_bytes(b"another")
+    with pytest.raises(DataChangedError, match=f"{data} changed"):
+        generate(data, tmp_path / "examples", **properties)
 
 
 def test_bad_data_are_refused_before_anything_is_written(tiny_mnist_dir: Path, tmp_path: Path) -> None:

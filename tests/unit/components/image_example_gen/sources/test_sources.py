@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from components.image_example_gen.sources import DataSet, Options, Source, SourceError, choose
+from components.image_example_gen.sources import pictures as picture_files
 from tests.unit.components.image_example_gen.sources import data
 from tests.unit.components.image_example_gen.sources.data import CLASSES
 
@@ -92,6 +96,16 @@ def test_the_fingerprint_is_of_contents(source: Source, tmp_path: Path) -> None:
     assert choose(copy).inspect().fingerprint == source.inspect().fingerprint
 
 
+def test_pictures_that_were_checked_before_are_not_decoded_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = source.inspect()
+    monkeypatch.setattr(picture_files, "check", None)
+    options = Options(checked=found.fingerprint)
+    again = choose(source.folder, source.name, options).inspect()  # type: ignore[attr-defined]
+    assert replace(again, least=found.least, largest=found.largest, channels=found.channels) == found
+
+
 class TestFolder:
     def test_splits_sizes_names(self, tmp_path: Path) -> None:
         found = choose(data.class_folders(tmp_path)).inspect()
@@ -128,13 +142,18 @@ class TestFolder:
         found = choose(tmp_path).inspect()
         assert (found.channels, found.least, found.largest) == (1, (12, 10), (12, 10))
 
-    def test_a_photo_that_lies_on_its_side_is_measured_upright(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "more"),
+        [("JPEG", {}), ("MPO", {"save_all": True, "append_images": [Image.new("RGB", (50, 20))]})],
+    )
+    def test_a_photo_that_lies_on_its_side_is_measured_upright(
+        self, tmp_path: Path, kind: str, more: dict[str, Any]
+    ) -> None:
+        """MPO is a JPEG file with a preview after it, as some telephones write them."""
         data.class_folders(tmp_path, splits=())
-        from PIL import Image
-
         exif = Image.Exif()
         exif[0x0112] = 6
-        content = data.encoded(data.picture(1, height=20, width=50), "JPEG", exif=exif)
+        content = data.encoded(data.picture(1, height=20, width=50), kind, exif=exif, **more)
         (tmp_path / "cat/0.png").unlink()
         (tmp_path / "cat/side.jpg").write_bytes(content)
         assert choose(tmp_path).inspect().largest == (50, 20)
@@ -148,7 +167,7 @@ class TestFolder:
         (tmp_path / "train/dog/7.jpg").write_bytes(content)
         with pytest.raises(SourceError, match=r"train/dog/7.jpg: .*data.bad_images=skip"):
             choose(tmp_path).inspect()
-        found = choose(tmp_path, options=Options(bad_images="skip")).inspect()
+        found = choose(tmp_path, options=Options(bad_images="skip", checked="any")).inspect()
         assert [each.id for each in found.skipped] == ["train/dog/7.jpg"]
         assert found.counts["train"] == (40, 39, 40)
         assert "1 pictures cannot be read" in found.notes[-1]
