@@ -440,15 +440,12 @@ class Pair:
     first_offsets: NDArray[np.int64]
 
 
-def inspect_pair(
-    images_path: Path, labels_path: Path, num_classes: int | None, size: tuple[int, ...] | None = None
-) -> Pair:
+def inspect_pair(images_path: Path, labels_path: Path, size: tuple[int, ...] | None = None) -> Pair:
     """Read a pair of files once and check everything about it.
 
     Args:
         images_path: IDX file of rank 3 or 4.
         labels_path: IDX file of rank 1, or of QMNIST's kind.
-        num_classes: labels must be below it; None: below MAX_LABEL.
         size: what the images' dimensions must be; None: any.
 
     Raises:
@@ -465,7 +462,7 @@ def inspect_pair(
             found, wanted = ("x".join(map(str, s)) for s in (images.shape[1:], size))
             raise IdxError(images_path, 8, f"images of {found}, but those for training are {wanted}")
         batch = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
-        for (_, label_batch), first in _in_step(images, labels, batch, num_classes or MAX_LABEL):
+        for (_, label_batch), first in _in_step(images, labels, batch, MAX_LABEL):
             if label_batch.min() < 0:
                 at = int(label_batch.argmin())
                 offset = labels.data_offset + (first + at) * labels.row_bytes

@@ -29,7 +29,7 @@ from components.image_example_gen.sources.base import (
     Pictures,
     SourceError,
 )
-from components.image_example_gen.sources.survey import class_names, offset_of
+from components.image_example_gen.sources.survey import class_names, offset_of, out_of_range, sum_of
 from trainer import features
 
 _IMAGES = re.compile(
@@ -68,12 +68,12 @@ class IdxFolder:
         first = self._pairs[0]
         pairs: list[idx.Pair] = []
         size = None
-        limit = given + (self.options.label_offset or 0) if given else None
         for files in self._pairs:
-            pairs.append(idx.inspect_pair(files.images, files.labels, limit, size))
+            pairs.append(idx.inspect_pair(files.images, files.labels, size))
             size = pairs[0].shape[1:]
         train = _joined([p for p, f in zip(pairs, self._pairs, strict=True) if f.split == features.TRAIN])
-        least = min(int(np.flatnonzero(pair.counts)[0]) for pair in pairs)
+        present = np.flatnonzero(sum_of(pair.counts for pair in pairs))
+        least = int(present[0])
         offset, notes = offset_of(least, self.options)
         if least < offset:
             raise SourceError(first.labels, f"label {least} is below data.label_offset = {offset}")
@@ -86,7 +86,7 @@ class IdxFolder:
                 raise idx.IdxError(
                     files.labels,
                     int(pair.first_offsets[label]),
-                    f"label {label} is not in the range {offset}…{offset + classes - 1}",
+                    out_of_range(label, present, classes, offset, self.options),
                 )
             found = pair.counts[offset : offset + classes]
             counts[files.split][: len(found)] += found

@@ -42,6 +42,7 @@ class Survey:
     _digest: Any = field(default_factory=hashlib.sha256)
     _sizes: list[tuple[int, int]] = field(default_factory=list)
     _channels: int = 1
+    _beyond: tuple[str, int] | None = None  # id and label of the first that the settings have no class for
 
     @property
     def _known(self) -> bool:
@@ -95,19 +96,17 @@ class Survey:
 
     def _count(self, split: str, batch: Pictures, good: NDArray[np.bool_]) -> None:
         labels = batch.labels
-        limit = self.options.num_classes or MAX_LABEL
-        outside = np.flatnonzero((labels < 0) | (labels >= limit))
+        outside = np.flatnonzero((labels < 0) | (labels >= MAX_LABEL))
         if len(outside):
             at = int(outside[0])
             raise SourceError(
-                self.folder / batch.ids[at], f"label {labels[at]} is not in the range 0…{limit - 1}"
+                self.folder / batch.ids[at], f"label {labels[at]} is not in the range 0…{MAX_LABEL - 1}"
             )
-        found = np.bincount(labels[good])
+        beyond = np.flatnonzero(good & (labels >= (self.options.num_classes or MAX_LABEL)))
+        if len(beyond) and self._beyond is None:
+            self._beyond = batch.ids[beyond[0]], int(labels[beyond[0]])
         before = self._counts.get(split, np.zeros(0, np.int64))
-        size = max(len(found), len(before))
-        self._counts[split] = np.pad(before, (0, size - len(before))) + np.pad(
-            found, (0, size - len(found))
-        )
+        self._counts[split] = sum_of([before, np.bincount(labels[good])])
 
     def result(
         self,
@@ -127,13 +126,18 @@ class Survey:
             fingerprint: of the contents, where the source makes its own.
 
         Raises:
-            SourceError: for fewer than two classes, a gap between classes, or too many bad pictures.
+            SourceError: for fewer than two classes, or more than the settings have, a gap between them, or
+                too many bad pictures.
         """
+        if self._beyond is not None:
+            where, label = self._beyond
+            present = np.flatnonzero(sum_of(self._counts.values())) + label_offset
+            limit = self.options.num_classes
+            reason = out_of_range(label + label_offset, present, limit, label_offset, self.options)
+            raise SourceError(self.folder / where, reason)
         have = max((len(counts) for counts in self._counts.values()), default=0)
         classes = self.options.num_classes or max(have, len(given_names))
-        total = np.zeros(classes, np.int64)
-        for counts in self._counts.values():
-            total[: len(counts)] += counts
+        total = sum_of([np.zeros(classes, np.int64), *self._counts.values()])
         if (total > 0).sum() < 2:
             raise SourceError(
                 self.folder,
@@ -212,6 +216,40 @@ def _sha256(content: bytes) -> bytes:
 def _extremes(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     heights, widths = zip(*sizes, strict=True)
     return [(min(heights), min(widths)), (max(heights), max(widths))]
+
+
+def sum_of(counts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The sum of counts by label, each as long as its highest label."""
+    every = list(counts)
+    size = max((len(each) for each in every), default=0)
+    return sum((np.pad(each, (0, size - len(each))) for each in every), np.zeros(size, np.int64))
+
+
+def out_of_range(
+    label: int, present: NDArray[np.int64], classes: int, offset: int, options: Options
+) -> str:
+    """Why a label is refused that is of none of the classes.
+
+    Args:
+        label: the first such, as the files say.
+        present: the labels that the data have, ascending, as the files say.
+        classes: how many there may be.
+        offset: the lowest label that there may be.
+        options: `class_names` and `num_classes`, if one of them says how many.
+    """
+    least, highest = present[[0, -1]].tolist()
+    if options.class_names:
+        why = f"data.names has {classes} names"
+    elif options.num_classes:
+        why = f"data.num_classes = {classes}"
+    else:
+        why = "no image for training has it"
+    from_one = least == offset + 1 and highest - least < classes
+    return (
+        f"label {label} is not in the range {offset}…{offset + classes - 1}: {why}, the data have "
+        f"{highest - least + 1} classes, {least}…{highest}"
+        + (f"; data.label_offset={least} makes the first of them the first class" if from_one else "")
+    )
 
 
 def class_names(given: Sequence[str], classes: int, label_offset: int) -> tuple[str, ...]:

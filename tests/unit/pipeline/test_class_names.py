@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,6 +108,27 @@ def test_numbers_in_a_manifest_are_places_in_the_file(tmp_path: Path) -> None:
 def test_digits_in_idx_files_have_names_too(tiny_mnist_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "names").write_text("\n".join("abcdefghij"))
     assert resolve.with_facts(config(tmp_path / "names"), tiny_mnist_dir).data.class_names[9] == "j"
+    (tmp_path / "names").write_text("\n".join("abcde"))
+    with pytest.raises(
+        SourceError,
+        match=r"-labels-idx1-ubyte: .*label 5 is not in the range 0…4: data.names has 5 names, "
+        "the data have 10 classes, 0…9$",
+    ):
+        resolve.with_facts(config(tmp_path / "names"), tiny_mnist_dir)
+
+
+def test_fewer_names_than_labels_are_named_with_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("one\ntwo\n")
+    images, labels = np.zeros((30, 4, 4), np.uint8), np.arange(30) % 2 + 1
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels)
+    message = (
+        r"data.npz.*: label 2 is not in the range 0…1: data.names has 2 names, the data have 2 classes, "
+        "1…2; data.label_offset=1 makes the first of them the first class"
+    )
+    with pytest.raises(SourceError, match=message):
+        resolve.inspect(config(tmp_path / "names").data, tmp_path)
+    found = resolve.inspect(config(tmp_path / "names", "data.label_offset=1").data, tmp_path)
+    assert found.class_names == ("one", "two")
 
 
 def test_a_network_of_keras_has_the_names_that_keras_keeps(

@@ -360,7 +360,9 @@ def test_gzip_s_own_checksums_are_checked(tmp_path: Path, from_end: int, reason:
 
 def test_a_label_above_the_given_classes_is_refused_where_it_stands(tmp_path: Path) -> None:
     folder = write(tmp_path, good())
-    with pytest.raises(idx.IdxError, match=r"label 2 is not in the range 0…1") as caught:
+    with pytest.raises(
+        idx.IdxError, match=r"label 2 is not in the range 0…1: data.num_classes = 2"
+    ) as caught:
         inspect(folder, 2)
     assert (caught.value.path.name, caught.value.offset) == (TRAIN_LABELS, 10)
 
