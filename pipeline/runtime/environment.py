@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.runtime import folders
+
 
 @contextmanager
 def scratch_environment(scratch: Path) -> Iterator[None]:
@@ -18,7 +20,16 @@ def scratch_environment(scratch: Path) -> Iterator[None]:
 
     A killed run leaves it; recovery.clean_up removes it with the rest.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
+    with folders.made(scratch):
+        try:
+            with _environment(scratch):
+                yield
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _environment(scratch: Path) -> Iterator[None]:
     before = dict(os.environ)
     os.environ |= {
         # AutoGraph and Beam leave files in the temporary folder when they are killed.
@@ -39,7 +50,6 @@ def scratch_environment(scratch: Path) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         tempfile.tempdir = None
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

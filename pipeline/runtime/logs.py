@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.errors import BAD_INPUT
+from pipeline.runtime import folders
+
 FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
 
 
@@ -31,12 +34,24 @@ def redirected(path: Path) -> Iterator[TextIO]:
     Descriptors, because TensorFlow's C++ writes to them directly.
 
     Args:
-        path: the log file; its folder is made.
+        path: the log file; its folder is made. Bad input, of which the error says all, leaves neither.
 
     Yields:
         A text stream on what standard output was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with folders.made(path.parent):
+        try:
+            with _redirected(path) as terminal:
+                yield terminal
+        except Exception as error:
+            if new and getattr(error, "exit_code", None) == BAD_INPUT:
+                path.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _redirected(path: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

@@ -486,8 +486,10 @@ def test_the_log_of_the_pushed_model_s_server_is_watched(
         assert "200 images in 1 requests" in done.stdout
         assert done.stderr == ""
     assert '"drift": true' in told.read_text()
+    written = {*finished.rglob("*")}
     done = monitor(finished, tmp_path)
     assert done.returncode == 2
+    assert {*finished.rglob("*")} == written
     assert done.stderr.startswith(f"mnist: {tmp_path}: no request log")
     assert done.stderr.count("\n") == 1
 

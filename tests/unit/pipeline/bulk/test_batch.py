@@ -199,6 +199,7 @@ def test_the_command(images: np.ndarray, versions: Path, tmp_path: Path) -> None
     assert without.stderr.count("\n") == 1
     assert "there is no model" in without.stderr
     assert not output.exists()
+    assert not (tmp_path / "root").exists()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     command += ["--model", str(versions), str(some), str(tmp_path / "broken.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

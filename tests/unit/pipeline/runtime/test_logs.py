@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import logs
+from components.shared.errors import InputError
+from pipeline.errors import RefusedError, UserError
+from pipeline.runtime import environment, logs
 
 
 def test_noise_goes_to_the_file_and_our_words_to_the_terminal(
@@ -38,6 +40,22 @@ def test_all_is_as_before_after_an_exception(tmp_path: Path, capfd: pytest.Captu
     assert logging.getLogger().handlers == handlers
     os.write(2, b"visible\n")
     assert capfd.readouterr().err == "visible\n"
+
+
+def test_bad_input_leaves_nothing_and_a_refusal_its_log(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for error, left in ((UserError(), False), (InputError(), False), (RefusedError(), True)):
+        with (
+            pytest.raises(type(error)),
+            environment.scratch_environment(root / "pipelines" / "scratch"),
+            logs.redirected(root / "logs" / "log"),
+        ):
+            raise error
+        assert [*root.rglob("*")] == ([root / "logs", root / "logs" / "log"] if left else [])
+        assert root.exists() == left
+    with pytest.raises(UserError), logs.redirected(root / "logs" / "log"):
+        raise UserError
+    assert (root / "logs" / "log").is_file()  # of an earlier one
 
 
 def test_a_terminal_that_takes_nothing_does_not_end_the_work(tmp_path: Path) -> None:
