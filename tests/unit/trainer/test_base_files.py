@@ -34,6 +34,9 @@ def test_a_training_with_other_files_than_it_was_made_for_is_refused(tmp_path: P
 
     base_files.check(params, expected)
     base_files.check(params, "")
+    read = base_files._digest.cache_info().misses
+    base_files.check(params, expected)
+    assert base_files._digest.cache_info().misses == read, "an unchanged file is read once"
     for change in (lambda: file.write_text("others"), file.unlink):
         change()
         with pytest.raises(ValueError, match=r"base\.keras is missing here, or another"):
