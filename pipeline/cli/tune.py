@@ -68,17 +68,23 @@ def tune(
         return session.tune(config, trials, view, run_id)
 
     def show(console: Console, tuned: Tuned, log: Path) -> int:  # noqa: ARG001
-        write_recipe(output, tuned.recipe, f"{tuned.trials} trials, {tuned.accuracy:.4f} on validation")
+        found = score(tuned)
+        write_recipe(output, tuned.recipe, found)
         console.print(
-            f"\nbest           {tuned.accuracy:.4f} on validation, of {tuned.trials} trials\n"
-            f"recipe         {output}\n"
-            f"next           {following}",
+            f"\nbest           {found}\nrecipe         {output}\nnext           {following}",
             markup=False,
             soft_wrap=True,
         )
         return 0
 
     sys.exit(with_live_view(config, work, show))
+
+
+def score(tuned: Tuned) -> str:
+    """What the best trial came to; a trial trains the new layers alone where a run has a second phase."""
+    layers = tuned.recipe.get("fine_tune")
+    after = f", of the new layers alone: a run goes on with trainer.fine_tune={layers}" if layers else ""
+    return f"{tuned.accuracy:.4f} on validation, of {tuned.trials} trials{after}"
 
 
 def next_command(

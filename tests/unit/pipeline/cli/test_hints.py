@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from PIL import Image
 
 from pipeline import product
 from pipeline.cli.main import main
-from pipeline.cli.tune import next_command
+from pipeline.cli.tune import next_command, score
 from pipeline.config import PipelineConfig, with_settings
 from pipeline.datasets import fetch
 from pipeline.history.connection import connection_config
 from pipeline.history.records import History, HistoryError
+from pipeline.local.outcome import Tuned
 
 
 @pytest.fixture
@@ -78,3 +80,12 @@ def test_a_folder_without_a_model_is_not_to_be_named_again(tmp_path: Path) -> No
 def test_fetching_names_the_command_that_has_the_option(tmp_path: Path) -> None:
     with pytest.raises(fetch.FetchError, match=rf"for others use `{product.NAME} run --data-dir FOLDER`$"):
         fetch.fetch_known("letters", tmp_path)
+
+
+def test_a_search_says_that_it_went_by_the_first_of_two_phases() -> None:
+    tuned = Tuned(recipe={"recipe": "retrain", "fine_tune": 0}, accuracy=0.7, trials=3)
+    assert score(tuned) == "0.7000 on validation, of 3 trials"
+    both = replace(tuned, recipe={"recipe": "retrain", "fine_tune": 6})
+    assert score(both).endswith(
+        " of 3 trials, of the new layers alone: a run goes on with trainer.fine_tune=6"
+    )
