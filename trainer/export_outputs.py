@@ -93,7 +93,7 @@ class ClassificationOutput(ExportOutput):
                 "Cannot create a ClassificationOutput with empty arguments. At least one of `scores` and "
                 "`classes` must be defined."
             )
-        given = {"classes": classes, "scores": scores}
+        given = {features.CLASSES: classes, features.SCORES: scores}
         self.tensors = {name: value for name, value in given.items() if value is not None}
 
 

@@ -61,6 +61,7 @@ CLASSES = "classes"  # output: int64 [N]
 CLASS_NAMES = "label"  # output: string [N], the names of `classes`
 NAMES = "names"  # output of `decode`: string [N, C], of all classes, by label
 PROBABILITIES = "probabilities"  # output: float32 [N, C]
+SCORES = "scores"  # output of `classify`: float32 [N, C]
 LOGITS = "logits"  # output: float32 [N, C]
 
 # What a picture file of another size gets where the images are digits: see trainer.centring.

@@ -29,6 +29,8 @@ SIGNATURES = (
     features.SIGNATURE_EXAMPLES,
     features.SIGNATURE_DECODE,
 )
+# Outputs that are compared within TOLERANCE, and how one of their values is called.
+_NUMBERS = {features.PROBABILITIES: "a probability", features.SCORES: "a score"}
 _DECODED = 8  # images that `decode` gets: it answers with all of their pixels
 
 Inputs = Mapping[str, NDArray]  # of a signature, by name
@@ -93,6 +95,12 @@ def requests(
         features.SIGNATURE_PIXELS: {features.IMAGE: images},
         features.SIGNATURE_FLOATS: {features.IMAGE: whole.astype(np.float32) / 255},
         features.SIGNATURE_EXAMPLES: {features.EXAMPLES: np.array(records, object)},
+        # What the model function exports besides takes examples too, under a name that its kind has.
+        **{
+            name: dict.fromkeys(signature.structured_input_signature[1], np.array(records, object))
+            for name, signature in signatures.items()
+            if name not in SIGNATURES
+        },
     }
 
 
@@ -114,7 +122,7 @@ def own_answer(
         if classifier.is_fault_of_machine(error):
             raise
         raise RefusedError(f"signature {name} fails: {_first_line(error)}") from error
-    if missing := set(_compared(name)) - set(outputs):
+    if missing := set(_compared(name, outputs)) - set(outputs):
         raise RefusedError(f"signature {name} has no output {min(missing)}")
     return outputs
 
@@ -125,8 +133,9 @@ def check_answers(
     """Send one batch and compare.
 
     Raises:
-        RefusedError: for an error of the model, other classes, probabilities off by more than TOLERANCE,
-            or other pixels or names.
+        RefusedError: for an error of the model, other classes, probabilities or scores off by more than
+            TOLERANCE, or other pixels or names; of a signature that the model function exports besides, for
+            a lack of any other output.
         MachineError: where the server is gone or too busy.
     """
     where = f"{transport}, signature {name}"
@@ -134,22 +143,20 @@ def check_answers(
         outputs = client.predict(inputs, name).outputs
     except ServingError as error:
         raise _told(f"{where}: the server answers {_first_line(error)}", error) from error
-    for key in _compared(name):
+    compared = _compared(name, expected)
+    for key in compared if name in SIGNATURES else expected:
         if key not in outputs or outputs[key].shape != expected[key].shape:
             raise RefusedError(f"{where}: the server's answer has no {key} of shape {expected[key].shape}")
-    if name == features.SIGNATURE_DECODE:
-        for key in _compared(name):
-            if _plain(outputs[key]) != _plain(expected[key]):
-                raise RefusedError(f"{where}: the server's answer has another {key} than the model's")
-        return
-    differing = int((outputs[features.CLASSES] != expected[features.CLASSES]).sum())
-    if differing:
-        raise RefusedError(
-            f"{where}: {differing} of {len(expected[features.CLASSES])} classes are not the model's"
-        )
-    off = float(np.abs(outputs[features.PROBABILITIES] - expected[features.PROBABILITIES]).max())
-    if not off <= TOLERANCE:
-        raise RefusedError(f"{where}: a probability differs by {off:.2g} from the model's own")
+    for key in compared:
+        said, own = outputs[key], expected[key]
+        if key in _NUMBERS:
+            off = float(np.abs(said - own).max(initial=0))
+            if not off <= TOLERANCE:
+                raise RefusedError(f"{where}: {_NUMBERS[key]} differs by {off:.2g} from the model's own")
+        elif key == features.CLASSES and (differing := _differing(said, own)):
+            raise RefusedError(f"{where}: {differing} of {own.size} classes are not the model's")
+        elif _differing(said, own):
+            raise RefusedError(f"{where}: the server's answer has another {key} than the model's")
 
 
 def latency_ms(client: Client, transport: TransportName, inputs: Inputs) -> float:
@@ -201,15 +208,22 @@ def check_warmup(model_dir: Path, signatures: Iterable[str]) -> int:
     return count
 
 
-def _compared(name: str) -> tuple[str, str]:
+def _compared(name: str, outputs: Outputs) -> Sequence[str]:
     """The outputs of a signature that are compared."""
     if name == features.SIGNATURE_DECODE:
         return features.IMAGE, features.NAMES
-    return features.CLASSES, features.PROBABILITIES
+    if name in SIGNATURES:
+        return features.CLASSES, features.PROBABILITIES
+    return [key for key in (features.CLASSES, *_NUMBERS) if key in outputs]
+
+
+def _differing(said: NDArray, own: NDArray) -> int:
+    """How many elements are not the same; text comes as str by REST and as bytes by gRPC."""
+    pairs = zip(_plain(said), _plain(own), strict=True)
+    return sum(one != other for one, other in pairs)
 
 
 def _plain(values: NDArray) -> list[Any]:
-    """All elements; text as str, which REST answers with where gRPC has bytes."""
     return [value.decode() if isinstance(value, bytes) else value for value in values.ravel().tolist()]
 
 

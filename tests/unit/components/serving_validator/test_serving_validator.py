@@ -29,9 +29,11 @@ from serving.client import Answer, Client
 from serving.protocol.errors import Code, ServingError
 from tests.unit.components.training import training
 from trainer import features, pictures, warmup
+from trainer.export_outputs import ExportedAs, PredictOutput
 from trainer.features import ImageInput, ImageShape
 
 CLASSES = 10
+EXPORTS = (features.SIGNATURE_CLASSIFY, "embed")  # as a model function's export_outputs
 
 
 class Candidate(tf.Module):
@@ -42,8 +44,11 @@ class Candidate(tf.Module):
         self._weights = tf.Variable(np.random.default_rng(0).normal(size=(784, CLASSES)).astype(np.float32))
         self._fault = fault
 
+    def _logits(self, pixels: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.reshape(pixels, [-1, 784]), tf.float32) / 255 @ self._weights
+
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.cast(tf.reshape(pixels, [-1, 784]), tf.float32) / 255 @ self._weights
+        logits = self._logits(pixels)
         if self._fault == "random":
             logits += tf.random.uniform(tf.shape(logits))
         outputs = {features.CLASSES: tf.argmax(logits, 1), features.PROBABILITIES: tf.nn.softmax(logits)}
@@ -71,8 +76,19 @@ class Candidate(tf.Module):
         return outputs
 
     def _examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answer(self._pixels_of(examples))
+
+    def _pixels_of(self, examples: tf.Tensor) -> tf.Tensor:
         spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        return self._answer(tf.io.decode_raw(tf.io.parse_example(examples, spec)[features.IMAGE], tf.uint8))
+        return tf.io.decode_raw(tf.io.parse_example(examples, spec)[features.IMAGE], tf.uint8)
+
+    def _classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = tf.nn.softmax(self._logits(self._pixels_of(inputs)))
+        names = tf.tile(tf.as_string(tf.range(CLASSES))[None], [tf.shape(scores)[0], 1])
+        return {features.CLASSES: names, features.SCORES: scores}
+
+    def _embed(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"vector": self._logits(self._pixels_of(examples))}
 
     def save(self, folder: Path) -> None:
         strings = {"shape": [None], "dtype": tf.string}
@@ -94,6 +110,8 @@ class Candidate(tf.Module):
                 tf.TensorSpec([None, 28, 28, 1], tf.float32, features.IMAGE),
             ),
             features.SIGNATURE_EXAMPLES: (self._examples, tf.TensorSpec(**strings, name=features.EXAMPLES)),
+            features.SIGNATURE_CLASSIFY: (self._classify, tf.TensorSpec(**strings, name="inputs")),
+            "embed": (self._embed, tf.TensorSpec(**strings, name=features.EXAMPLES)),
         }
         if self._fault == "no pixels":
             del specs[features.SIGNATURE_PIXELS]
@@ -105,7 +123,8 @@ class Candidate(tf.Module):
                 for name, (function, spec) in specs.items()
             },
         )
-        warmup.write(str(folder), ImageInput(ImageShape(28, 28)))
+        exports = {name: ExportedAs(PredictOutput.method, specs[name][1].name) for name in EXPORTS}
+        warmup.write(str(folder), ImageInput(ImageShape(28, 28)), exports)
 
 
 @pytest.fixture(scope="session")
@@ -208,7 +227,7 @@ def test_a_good_model_is_blessed_and_pushed(
     assert blessing.get_int_custom_property("blessed") == 1
     assert (Path(blessing.uri) / executor.BLESSED_FILE).exists()
     assert report["examples"] == 20
-    assert report["warmup_requests"] == 10
+    assert report["warmup_requests"] == 14
     assert set(report["latency_ms"]) == {"rest", "grpc"}
     assert all(0 < taken < 5_000 for taken in report["latency_ms"].values())
     assert is_pushed(tmp_path, blessing)
@@ -218,7 +237,7 @@ def test_a_good_model_is_blessed_and_pushed(
     ("fault", "why"),
     [
         ("wrong decoder", "signature serving_default fails: .*image"),
-        ("no pixels", "signature pixels is missing; there are decode, examples, floats, serving_default"),
+        ("no pixels", "signature pixels is missing; there are classify, decode, embed, examples, floats"),
         ("no probabilities", "has no output probabilities"),
         ("no names", "signature decode has no output names"),
         ("random", "differs by .* from the model's own|classes are not the model's"),
@@ -360,6 +379,39 @@ def test_a_server_that_decodes_other_pixels_or_names_is_refused(wrong: str) -> N
         said[wrong] = said[wrong][::-1] if wrong == features.IMAGE else said[wrong][:, ::-1]
         with pytest.raises(checks.RefusedError, match=f"decode: the server's answer has another {wrong}"):
             checks.check_answers(client, "rest", features.SIGNATURE_DECODE, {}, expected)
+
+
+def test_what_a_model_function_exports_is_compared_where_it_is_known_how() -> None:
+    expected = {
+        features.CLASSES: np.array([[b"one", "zwölf".encode()]] * 2, object),
+        features.SCORES: np.array([[0.25, 0.75], [0.5, 0.5]], np.float32),
+        "vector": np.zeros((2, 3), np.float32),
+    }
+    right = {
+        **expected,
+        features.CLASSES: np.array([["one", "zwölf"]] * 2, object),
+        "vector": np.ones((2, 3)),
+    }
+    said = dict(right)
+
+    class Server(Client):
+        def predict(self, *_: object, **__: object) -> Answer:
+            return Answer(said, 1, 0.0)
+
+    with Server("127.0.0.1", 1, "rest", model="m") as client:
+        checks.check_answers(client, "rest", features.SIGNATURE_CLASSIFY, {}, expected)
+        for key, wrong, why in (
+            (features.CLASSES, right[features.CLASSES][:, ::-1], "4 of 4 classes are not the model's"),
+            (
+                features.SCORES,
+                right[features.SCORES] + 1e-3,
+                "a score differs by 0.001 from the model's own",
+            ),
+            ("vector", np.ones((2, 4)), r"the server's answer has no vector of shape \(2, 3\)"),
+        ):
+            said = {**right, key: wrong}
+            with pytest.raises(checks.RefusedError, match=f"rest, signature classify: {why}"):
+                checks.check_answers(client, "rest", features.SIGNATURE_CLASSIFY, {}, expected)
 
 
 @pytest.mark.slow
