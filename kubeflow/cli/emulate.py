@@ -76,8 +76,9 @@ def put(objects: ObjectStore, uploads: tuple[str, ...]) -> None:
     """Copy what `URI=PATH` options name into the object store.
 
     Raises:
-        UserError: for another form, or a path where nothing is.
+        UserError: for another form, or a path where nothing is; nothing is copied then.
     """
+    found: list[tuple[Path, str]] = []
     for upload in uploads:
         uri, equals, path = upload.partition("=")
         if not equals:
@@ -88,4 +89,6 @@ def put(objects: ObjectStore, uploads: tuple[str, ...]) -> None:
             raise UserError(
                 f"--put {upload}: {uri!r} is in no object store; write URI=PATH, like {EXAMPLE}"
             )
-        objects.put(Path(path), uri)
+        found.append((Path(path), uri))
+    for source, uri in found:
+        objects.put(source, uri)

@@ -171,14 +171,13 @@ class _Emulator:
         self._observer = observer
         self._run_id = str(uuid.uuid4())
         self._objects = options.objects()
-        name = file.name
-        self._metadata = BackendMetadata(options.store / "metadata.db", name, self._run_id)
         root = options.pipeline_root or DEFAULT_ROOT
         if not any(root.startswith(scheme) for scheme in FOLDERS):
             raise UserError(
                 f"the pipeline root {root!r} is in no object store; name one, like {DEFAULT_ROOT}"
             )
-        self._root = f"{root.rstrip('/')}/{name}/{self._run_id}"
+        self._root = f"{root.rstrip('/')}/{file.name}/{self._run_id}"
+        self._metadata = BackendMetadata(options.store / "metadata.db", file.name, self._run_id)
         self._done: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
         self._pods: set[subprocess.Popen[bytes]] = set()

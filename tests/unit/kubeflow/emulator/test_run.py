@@ -412,7 +412,7 @@ def test_the_command_says_which_task_failed(tmp_path: Path) -> None:
         ["--param", "p"],
         ["--param", "p=1"],
         ["--put", "minio://b/x=/does/not/exist"],
-        ["--put", "minio://b/x"],
+        ["--put", f"minio://b/here={__file__}", "--put", "minio://b/x"],
         ["--put", "data=/tmp"],
         ["--pipeline-root", "/tmp/x"],
     ],
@@ -423,3 +423,4 @@ def test_bad_input_of_the_command_is_one_line(arguments: list[str], tmp_path: Pa
     done = command(file, "--store", tmp_path / "store", *arguments)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("mnist: ")
+    assert not (tmp_path / "store").exists()
