@@ -49,6 +49,7 @@ def roll_back(config: PipelineConfig, version: int | None = None) -> RolledBack:
         pipeline.local.lock.BusyError: a run of the pipeline is in progress, and may push.
     """
     base = config.serving_dir
+    _chosen(base, model_store.versions(base), version)  # before the lock, which makes folders
     with exclusive(config.pipeline_root):
         known = model_store.versions(base)
         chosen = _chosen(base, known, version)

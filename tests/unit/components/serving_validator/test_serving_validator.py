@@ -33,7 +33,10 @@ from trainer.export_outputs import ExportedAs, PredictOutput
 from trainer.features import ImageInput, ImageShape
 
 CLASSES = 10
-EXPORTS = (features.SIGNATURE_CLASSIFY, "embed")  # as a model function's export_outputs
+EXPORTS = {  # as a model function's export_outputs
+    features.SIGNATURE_CLASSIFY: ExportedAs(PredictOutput.method, "inputs"),
+    "embed": ExportedAs(PredictOutput.method, features.EXAMPLES),
+}
 
 
 class Candidate(tf.Module):
@@ -123,8 +126,7 @@ class Candidate(tf.Module):
                 for name, (function, spec) in specs.items()
             },
         )
-        exports = {name: ExportedAs(PredictOutput.method, specs[name][1].name) for name in EXPORTS}
-        warmup.write(str(folder), ImageInput(ImageShape(28, 28)), exports)
+        warmup.write(str(folder), ImageInput(ImageShape(28, 28)), EXPORTS)
 
 
 @pytest.fixture(scope="session")
@@ -256,7 +258,7 @@ def test_a_model_that_fails_its_own_warmup_is_refused(
     validate: Callable[..., standard_artifacts.InfraBlessing], tmp_path: Path
 ) -> None:
     Candidate().save(model_dir(tmp_path))
-    warmup.write(str(model_dir(tmp_path)), ImageInput(ImageShape(27, 28)))
+    warmup.write(str(model_dir(tmp_path)), ImageInput(ImageShape(27, 28)), EXPORTS)
     assert "the server cannot load the model" in reason(validate())
 
 
@@ -268,7 +270,7 @@ def test_warmup_requests_are_wanted(
     file.write_bytes(file.read_bytes()[:100])
     assert "warm-up requests cannot be read" in reason(validate())
     file.write_bytes(b"")
-    assert "no warm-up request is for signature decode" in reason(validate())
+    assert "no warm-up request is for signature classify" in reason(validate())
     file.unlink()
     assert "there are no warm-up requests" in reason(validate())
 

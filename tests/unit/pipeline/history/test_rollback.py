@@ -107,6 +107,7 @@ def test_what_cannot_be_is_one_line(
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "pipelines").exists()
 
 
 def test_the_command_says_what_it_did_and_runs_shows_it(config: PipelineConfig) -> None:
