@@ -238,6 +238,9 @@ class TrainerConfig(_RecipeFields):
     evaluate_only: bool = Field(False, description="make no step: measure and export what is there")
     base_fingerprint: str = Field("", description="SHA-256 of the files of the base, for the cache")
     gpus: NonNegativeInt = Field(0, description="GPUs that must be visible; 0: train on what there is")
+    workers: int = Field(
+        1, ge=1, le=64, description="processes of this machine that train together, on its CPU"
+    )
     checkpoint_dir: PlainPath = Field(
         "", description="folder that outlives executions; empty: the model_run artifact"
     )
@@ -250,6 +253,17 @@ class TrainerConfig(_RecipeFields):
                 raise ValueError(f"{name} needs warm_start_from: set trainer.warm_start_from=run:ID")
         if given["continue"] and self.evaluate_only:
             raise ValueError("continue makes steps and evaluate_only makes none: set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_have_work(self) -> TrainerConfig:
+        if self.workers > 1 and self.gpus:
+            raise ValueError(
+                "workers are processes on the CPU, and one process trains on all GPUs of a machine: set "
+                "either trainer.workers or trainer.gpus"
+            )
+        if self.workers > 1 and self.evaluate_only:
+            raise ValueError("evaluate_only makes no step for several workers: leave trainer.workers out")
         return self
 
     def overrides(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ TensorFlow is imported for a function of the user's alone.
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,14 @@ from pipeline import class_names, enough_data, warm_start
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.history.records import History, HistoryError
+from pipeline.local import gpu_process
 from pipeline.nodes import NodeId, Output
 from pipeline.runtime import environment, logs
 from trainer import base_files, recipes
 from trainer.features import DEFAULT_NUM_CLASSES, METRICS, ImageShape
+from trainer.networks import NETWORKS
 from trainer.recipes import Params
+from trainer.workers import TF_CONFIG
 
 _RUN = "run:"  # before the id of a run
 
@@ -48,9 +52,28 @@ def check_recipe(config: PipelineConfig) -> Params:
         ConfigError: for an unknown recipe or a wrong value.
     """
     try:
-        return recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
+        params = recipes.resolve(config.trainer.recipe, **config.trainer.overrides())
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if config.trainer.workers > 1 and not NETWORKS[params.network].trains:
+        raise ConfigError(f"the network {params.network!r} is not trained: leave trainer.workers out")
+    return params
+
+
+def _check_workers(config: PipelineConfig) -> None:
+    """Refuse workers that would not find each other here, or wait for one device.
+
+    Raises:
+        ConfigError: one line.
+    """
+    setting = f"trainer.workers={config.trainer.workers}"
+    if config.trainer.workers > 1 and gpu_process.gpus_present():
+        raise ConfigError(
+            f"{setting}: workers train on the CPU, and one process trains on all GPUs that are here: leave "
+            "them out, or hide the GPUs (CUDA_VISIBLE_DEVICES=-1)"
+        )
+    if config.trainer.workers > 1 and os.environ.get(TF_CONFIG):
+        raise ConfigError(f"{setting}: {TF_CONFIG} says already who trains together: leave one of them out")
 
 
 def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
@@ -64,6 +87,7 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
         ConfigError, SourceError: as with_facts; also where `baseline.uri` holds no model, or
             `trainer.warm_start_from` nothing to begin with, or a file of `trainer.base` is missing.
     """
+    _check_workers(config)
     config = warm_start.on_this_machine(_with_base(_with_baseline(config)))
     start = config.trainer.warm_start_from
     here = start if start and "://" not in start else None
@@ -82,6 +106,11 @@ def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig
         ConfigError, SourceError: as with_facts; also where nothing says what the images are, or a file of
             `trainer.base` is not on this machine.
     """
+    if config.trainer.workers > 1:
+        raise ConfigError(
+            f"trainer.workers={config.trainer.workers}: these are processes of one machine, and one uses "
+            "all that a pod has: leave it out"
+        )
     data = config.data
     if folder is None and not (data.size and data.num_classes):
         fetched = config.root / "data" / data.dataset

@@ -82,6 +82,11 @@ class Store:
             artifacts = model_run_dir.rstrip("/").rpartition("/")[0]
             self._pattern = tf.io.gfile.join(artifacts, "*", CHECKPOINT_FOLDER, _FILE.format("*"))
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether `due` goes by steps alone, so that several workers know it at the same one."""
+        return self._every_steps is not None
+
     def due(self, step: int) -> bool:
         """Whether it is time for the next one, after `step` steps."""
         if self._every_steps:

@@ -7,7 +7,8 @@ import os
 
 import tensorflow as tf
 
-TF_CONFIG = "TF_CONFIG"
+from trainer.workers import TF_CONFIG
+
 _CHIEFS = ("chief", "master")
 _ROLES = (*_CHIEFS, "worker")
 

@@ -20,7 +20,11 @@ from trainer.model_function import ModelFunction
 ONE_DEVICE = (
     "a function that makes its variables itself trains on one device: give it an argument `network` and "
     "train with trainer.estimator.minimize, or make one device visible (CUDA_VISIBLE_DEVICES=0) and set "
-    "trainer.gpus=1"
+    "trainer.gpus=1, without trainer.workers"
+)
+PER_EXAMPLE = (
+    "eval_metric_ops: {} keep a state, which several replicas would each have a part of: give values per "
+    "example, of which the mean is taken"
 )
 SUMMARY_EVERY_STEPS = 100  # tf.estimator's default
 
@@ -225,10 +229,7 @@ class EstimatorModel(keras.Model):
             for per_example in (True, False)
         )
         if running and self.distribute_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                f"eval_metric_ops: {', '.join(running)} keep a state, which several replicas would each "
-                "have a part of: give values per example, of which the mean is taken"
-            )
+            raise ValueError(PER_EXAMPLE.format(", ".join(running)))
         shown = [
             name for name, metric in specs[ModeKeys.TRAIN].eval_metric_ops.items() if tf.is_tensor(metric)
         ]

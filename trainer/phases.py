@@ -89,7 +89,8 @@ class Phases:
             _LOG.info("first the new layers, on the features of the base")
             config = dataclasses.replace(self.config, model_dir=f"{self.config.model_dir}/{HEAD}")
             first = {HEAD: self._head(network, trained, None, head_store, config, trains)}
-            head_store.remove()
+            if config.is_chief:
+                head_store.remove()
         _LOG.info("now the last %d layers of the base too, on images", params.fine_tune)
         steps = self._steps(params.fine_tuning, start)
         with self.strategy.scope():

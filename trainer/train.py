@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -23,6 +25,7 @@ from trainer import (
     samples,
     signatures,
     warmup,
+    workers,
 )
 from trainer.batches import cache_budget_bytes, evaluation_batches, read_split, training_batches
 from trainer.callbacks.progress import NonFiniteLossError
@@ -45,7 +48,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Writes the SavedModel to `serving_model_dir`; TensorBoard's files and `metrics.json` to `model_run_dir`,
     and checkpoints while it lasts. Where an execution of the same training was killed, this one goes on
-    from its last checkpoint. Of several workers only the chief writes.
+    from its last checkpoint. Of several workers only the chief writes; one that fails ends all of them.
 
     Args:
         fn_args: TFX's arguments. `custom_config` may have
@@ -59,6 +62,7 @@ def run_fn(fn_args: FnArgs) -> None:
             `base_fingerprint`, of the files that `base` and `base_weights` of the recipe name;
             `lite`, float16 or int8: write a LiteRT model too, see trainer.lite;
             `gpus`, the least number of GPUs that must be visible;
+            `workers`, processes of this machine that train together;
             `checkpoint_dir`, a folder that outlives this execution;
             `images`, what Transform's graph was told of them, and `class_names`, by label;
             `code`, a fingerprint of the code.
@@ -68,7 +72,18 @@ def run_fn(fn_args: FnArgs) -> None:
             values to begin with that do not fit.
         devices.MissingGpuError: for fewer GPUs than asked for.
         NonFiniteLossError: where the loss became NaN or infinite; nothing is exported.
+        workers.WorkerError: with what any of these said, where there are several workers.
     """
+    count = (fn_args.custom_config or {}).get("workers", 1)
+    if count == 1:
+        _train(fn_args)
+        return
+    given = copy.copy(fn_args)
+    given.data_accessor = None  # functions of this process, which nothing here calls
+    workers.train_together(functools.partial(_train, given), count)
+
+
+def _train(fn_args: FnArgs) -> None:
     settings: Mapping[str, Any] = fn_args.custom_config or {}
     params = _params(fn_args, settings)
     base_files.check(params, settings.get("base_fingerprint", ""))
@@ -80,7 +95,7 @@ def run_fn(fn_args: FnArgs) -> None:
     transform = tft.TFTransformOutput(fn_args.transform_output)
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
     classes = num_classes(fn_args.schema_path)
-    budget = cache_budget_bytes() // 2
+    budget = cache_budget_bytes() // (2 * settings.get("workers", 1))
     splits = Splits(
         read_split(fn_args.train_files, budget), read_split(fn_args.eval_files, budget), transform
     )
@@ -112,8 +127,9 @@ def run_fn(fn_args: FnArgs) -> None:
         metrics = phases.run(trained, start, store, head_store)
     except NonFiniteLossError:
         # Going on from there would end the same way.
-        store.remove()
-        head_store.remove()
+        if config.is_chief:
+            store.remove()
+            head_store.remove()
         raise
     metrics["train_examples"] = splits.train.size  # computed features may be twice as many: mirror images
     fingerprint = _fingerprint(trained)

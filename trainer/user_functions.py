@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer import dotted_path, features, frozen, model
 from trainer.estimator import RunConfig
-from trainer.estimator_model import ONE_DEVICE, EstimatorModel, Traced
+from trainer.estimator_model import ONE_DEVICE, PER_EXAMPLE, EstimatorModel, Traced
 from trainer.features import ImageShape
 from trainer.hints import hint
 from trainer.model_function import ModelFunction
@@ -193,10 +193,14 @@ def check(
     if not functions.own and not start and not params.base:
         return features.METRICS
     function = ModelFunction(functions.model_fn)
-    if settings.get("gpus", 0) > 1 and not function.takes_network:
-        raise ValueError(f"model_fn ({function.__name__}): trainer.gpus={settings['gpus']}: {ONE_DEVICE}")
+    several = next((name for name in ("gpus", "workers") if settings.get(name, 0) > 1), "")
+    replicas = f"model_fn ({function.__name__}): trainer.{several}={settings.get(several)}"
+    if several and not function.takes_network:
+        raise ValueError(f"{replicas}: {ONE_DEVICE}")
     config = RunConfig(tf_random_seed=params.seed)
     made, traced = functions.build(params, shape, num_classes, 1, config)
+    if several and traced.running:
+        raise ValueError(f"{replicas}: {PER_EXAMPLE.format(', '.join(traced.running))}")
     if start:
         network = made.given_network
         if start.goes_on and network is not None and frozen.is_frozen(network):

@@ -60,6 +60,8 @@ def tune(
     config = run_config(recipe=recipe, dataset=dataset, root=root, settings=settings)
     if config.trainer.warm_start_from:
         raise UserError("trainer.warm_start_from: each trial begins with new weights: leave it out")
+    if config.trainer.workers > 1:
+        raise UserError("trainer.workers: a trial is trained by one process: leave it out")
     config = complete(config, data_dir)
 
     def work(view: RunView, run_id: str) -> Tuned:

@@ -6,23 +6,17 @@ ends, so one process cannot both hide the GPUs and train on them.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
+import functools
 import os
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from logging.handlers import QueueHandler, QueueListener
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from trainer.processes import call_together
+
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _NONE_VISIBLE = "-1"
-
-
-class ChildError(Exception):
-    """What went wrong in the other process: its message, without its traceback."""
 
 
 def gpus_present() -> bool:
@@ -60,48 +54,12 @@ def in_new_process(call: Callable[[], Any]) -> Any:
     """Call a picklable function in a fresh process that sees the GPUs; its log records come here.
 
     Raises:
-        ChildError: with the message of the exception raised there, or how the process died.
+        ProcessError: with the message of the exception raised there, or how the process died.
     """
-    context = multiprocessing.get_context("spawn")
-    records = context.Queue()
-    listener = QueueListener(records, _ToLoggers())
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(
-        target=_main, args=(call, sender, records, _hidden[-1] if _hidden else None), daemon=True
-    )
-    listener.start()
-    try:
-        child.start()
-        sender.close()
-        try:
-            ok, value = receiver.recv()
-        except EOFError:
-            child.join()
-            raise ChildError(f"its process ended without a word (exit code {child.exitcode})") from None
-        child.join()
-    finally:
-        if child.is_alive():
-            child.terminate()
-        listener.stop()
-    if not ok:
-        raise ChildError(value)
-    return value
+    (result,) = call_together([functools.partial(_seeing, _hidden[-1] if _hidden else None, call)])
+    return result
 
 
-def _main(call: Callable[[], Any], sender: Connection, records: Any, visible: str | None) -> None:
+def _seeing(visible: str | None, call: Callable[[], Any]) -> Any:
     _restore(visible)
-    root = logging.getLogger()
-    root.handlers[:] = [QueueHandler(records)]
-    root.setLevel(logging.INFO)
-    try:
-        sender.send((True, call()))
-    except Exception as error:
-        logging.error("%s", traceback.format_exc())
-        sender.send((False, str(error) or type(error).__name__))
-
-
-class _ToLoggers(logging.Handler):
-    """Hands records of the other process to the loggers of the same names here."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        logging.getLogger(record.name).handle(record)
+    return call()

@@ -66,9 +66,9 @@ class Backup(keras.callbacks.Callback):
         self._checkpoint = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Save, if it is time; one process knows that by itself."""
+        """Save, if it is time; several workers, which do it together, know that by the steps alone."""
         if (
-            devices.worker_count() == 1
+            (devices.worker_count() == 1 or self._store.counts_steps)
             and not self.model.steps_done
             and self._store.due(self._progress.step)
         ):

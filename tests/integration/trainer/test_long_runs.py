@@ -7,10 +7,10 @@ longer than such a training, so the others have none.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,9 +22,11 @@ import pytest
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from tests.integration.trainer.dying_worker import DIE_AT
 from tests.training_data import Dataset
 from trainer.features import CHECKPOINT_FOLDER, KEPT_FOLDER
 from trainer.train import run_fn
+from trainer.workers import WorkerError
 
 # All that is random or kept between steps: dropout, shifts, batch norm's means, Adam's, averaged weights.
 RECIPE = {
@@ -176,27 +178,44 @@ def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_pat
     np.testing.assert_allclose(results[0], results[1], atol=1e-4)
 
 
-def test_two_workers_train_together_and_end_with_the_same_weights(digits: Dataset, tmp_path: Path) -> None:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
-    for server in sockets:
-        server.close()
-    workers, processes = [], []
-    for index in range(2):
-        given = arguments(digits, tmp_path / str(index), {}, batch_size=20, train_steps=30)
-        task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        processes.append(start(given, tmp_path / f"files{index}", TF_CONFIG=config))
-        workers.append(given)
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    weights = [line.split()[-1] for output in outputs for line in output.splitlines() if "weights:" in line]
-    assert len(weights) == 2
-    assert weights[0] == weights[1] == metrics(workers[0])["weights_sha256"]
-    assert metrics(workers[0])["params"]["batch_size"] == 40
-    assert metrics(workers[0])["validation_accuracy"] > 0.5
-    assert not Path(workers[1]["model_run_dir"], "metrics.json").exists()
-    assert not Path(workers[1]["serving_model_dir"]).exists()
+def test_workers_end_together_go_on_together_and_reach_the_weights_of_one_process(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"train_steps": 14, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
+
+    def given(name: str, count: int, **settings: Any) -> dict[str, Any]:
+        # Two workers of 20 images each are one of 40; their learning rate is scaled, so scale it back.
+        scaled = {"batch_size": 40 // count, "learning_rate": 0.02 / count}
+        made = arguments(digits, tmp_path / name, settings, **plain, **scaled)
+        made["custom_config"]["recipe"] = "tutorial"
+        return made
+
+    one = given("one/1", 1)
+    train(one)
+    dies = {
+        "workers": 2,
+        "run_config": {"save_checkpoints_steps": 3},
+        "callbacks": "tests.integration.trainer.dying_worker.make_callbacks",
+    }
+    first, second = given("two/1", 2, **dies), given("two/2", 2, **dies)
+    monkeypatch.setenv(DIE_AT, "8")
+    with pytest.raises(
+        WorkerError, match=r"^worker 1 of 2: its process .* \(exit code 7\): a chip melted$"
+    ):
+        train(first)
+    assert not Path(first["serving_model_dir"]).exists()
+    monkeypatch.delenv(DIE_AT)
+    caplog.set_level(logging.INFO)
+    train(second)
+
+    assert metrics(second)["resumed_at_step"] == 6
+    assert metrics(second)["params"] == metrics(one)["params"]
+    assert metrics(second)["validation_loss"] == pytest.approx(metrics(one)["validation_loss"], rel=1e-5)
+    np.testing.assert_allclose(logits(second, digits), logits(one, digits), atol=1e-5)
+    said = [record.getMessage() for record in caplog.records]
+    weights = [line.split()[-1] for line in said if line.startswith("weights:")]
+    assert weights == [metrics(second)["weights_sha256"]] * 2
+    assert len([line for line in said if line.startswith("step 14 of 14")]) == 1
 
 
 def test_training_stops_when_it_gets_no_better_and_keeps_the_best(digits: Dataset, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_later_settings_win_and_earlier_ones_of_the_section_stay() -> None:
         ("data.shards=0", "data.shards: "),
         ("cache=perhaps", "cache: "),
         ("trainer.precision=half", "trainer.precision: "),
+        ("trainer.workers=0", "trainer.workers: "),
         ("name=No Spaces", "name: "),
         ("beam.flink=1", "unknown setting 'beam.flink'"),
         ("beam.runner=storm", "beam.runner: "),

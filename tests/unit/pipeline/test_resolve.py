@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from pipeline import code_hash
 from pipeline.cli.main import main
 from pipeline.config import ConfigError, PipelineConfig, with_settings
+from pipeline.local import gpu_process
 from pipeline.resolve import for_a_cluster, for_this_machine, inspect, with_facts
 from tests.conftest import idx_bytes, write_pair
 from tests.unit.components.image_example_gen.sources.data import class_folders
@@ -285,6 +286,28 @@ def test_a_baseline_that_is_no_model_is_refused_before_anything_runs(small: Path
         for_this_machine(config, small)
 
 
+def test_workers_that_cannot_train_together_are_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(settings: list[str], reason: str) -> None:
+        with pytest.raises(ConfigError, match=f"^{reason}"):
+            for_this_machine(with_settings(PipelineConfig(), ["trainer.workers=2", *settings]), small)
+
+    refused(["trainer.gpus=1"], "trainer: workers are processes on the CPU")
+    refused(
+        ["trainer.warm_start_from=run:", "trainer.evaluate_only=true"], "trainer: evaluate_only makes no"
+    )
+    refused(
+        ["trainer.recipe=pretrained"], "the network 'pretrained' is not trained: leave trainer.workers out"
+    )
+    with pytest.raises(ConfigError, match=r"^trainer.workers=2: these are processes of one machine"):
+        for_a_cluster(with_settings(PipelineConfig(), ["trainer.workers=2"]), small)
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    refused([], "trainer.workers=2: TF_CONFIG says already who trains together")
+    monkeypatch.setattr(gpu_process, "gpus_present", lambda: True)
+    refused([], "trainer.workers=2: workers train on the CPU, and one process trains on all GPUs")
+
+
 @pytest.mark.slow
 def test_a_run_knows_its_code_and_where_its_data_are(small: Path) -> None:
     config = for_this_machine(PipelineConfig(), small)
@@ -386,6 +409,7 @@ def test_the_files_of_a_base_are_found_before_anything_runs(small: Path, tmp_pat
             "trainer.warm_start_from=run:",
             "mnist: trainer.warm_start_from: each trial begins with new weights",
         ),
+        ("trainer.workers=2", "mnist: trainer.workers: a trial is trained by one process: leave it out"),
     ],
 )
 def test_a_search_that_cannot_run_is_refused(

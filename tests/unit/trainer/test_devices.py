@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer import devices
+from trainer import devices, workers
 
 WORKERS = {"worker": ["a:1", "b:1"]}
 
@@ -32,7 +32,7 @@ def test_one_process_is_the_chief(
 ) -> None:
     given = {"cluster": cluster, "task": task}
     config = {name: value for name, value in given.items() if value}
-    monkeypatch.setenv(devices.TF_CONFIG, json.dumps(config))
+    monkeypatch.setenv(workers.TF_CONFIG, json.dumps(config))
     assert devices.is_chief() == chief
     assert devices.worker_count() == count
 
@@ -40,6 +40,6 @@ def test_one_process_is_the_chief(
 @pytest.mark.parametrize("role", ["evaluator", "ps"])
 def test_a_role_without_work_is_refused(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
     config = {"cluster": WORKERS, "task": {"type": role, "index": 0}}
-    monkeypatch.setenv(devices.TF_CONFIG, json.dumps(config))
+    monkeypatch.setenv(workers.TF_CONFIG, json.dumps(config))
     with pytest.raises(ValueError, match=f"TF_CONFIG: a task of type '{role}' has nothing to do here"):
         devices.build_strategy()

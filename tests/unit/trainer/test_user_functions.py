@@ -264,10 +264,19 @@ def test_what_is_right_passes_in_under_five_seconds() -> None:
     assert time.process_time() - before < 5
 
 
-def test_a_function_for_tensorflow_1_and_several_gpus_are_refused_at_once() -> None:
-    settings = {"model_fn": "tests.oracle.cnn_mnist.cnn_model_fn", "gpus": 2}
-    with pytest.raises(ValueError, match=r"trainer\.gpus=2: a function that makes its variables itself"):
+@pytest.mark.parametrize("setting", ["gpus", "workers"])
+def test_a_function_for_tensorflow_1_and_several_replicas_are_refused_at_once(setting: str) -> None:
+    settings = {"model_fn": "tests.oracle.cnn_mnist.cnn_model_fn", setting: 2}
+    with pytest.raises(
+        ValueError, match=rf"trainer\.{setting}=2: a function that makes its variables itself"
+    ):
         user_functions.check(settings, params(), ImageShape(28, 28), 10)
+
+
+def test_a_metric_with_a_state_and_several_replicas_are_refused_at_once() -> None:
+    settings = {"model_fn": "tests.integration.trainer.talking_model.model_fn", "workers": 2}
+    with pytest.raises(ValueError, match=r"trainer\.workers=2: eval_metric_ops: auc keep a state"):
+        user_functions.check(settings, params(), SHAPE, 3)
 
 
 @pytest.mark.parametrize(
