@@ -204,8 +204,11 @@ class EstimatorModel(keras.Model):
                 if mode == ModeKeys.TRAIN:
                     self._update(specs[mode])
 
+            def on_each_replica(*given: Any) -> None:
+                self.distribute_strategy.run(traced, given)
+
             try:
-                tf.function(traced, autograph=False).get_concrete_function(*batch)
+                tf.function(on_each_replica, autograph=False).get_concrete_function(*batch)
             except Exception as error:
                 error.add_note(f"in mode {mode!r}")
                 raise

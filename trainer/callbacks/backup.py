@@ -75,8 +75,9 @@ class Backup(keras.callbacks.Callback):
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Save, where several workers must do it at the same time, and when the training is over."""
-        if devices.worker_count() > 1 or self.model.stop_training:
+        """Save, where several workers have no other time in common, and when the training is over."""
+        together = devices.worker_count() > 1 and not self._store.counts_steps
+        if together or self.model.stop_training:
             self._save()
 
     def _save(self) -> None:

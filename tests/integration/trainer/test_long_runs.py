@@ -22,11 +22,9 @@ import pytest
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from tests.integration.trainer.dying_worker import DIE_AT
 from tests.training_data import Dataset
 from trainer.features import CHECKPOINT_FOLDER, KEPT_FOLDER
 from trainer.train import run_fn
-from trainer.workers import WorkerError
 
 # All that is random or kept between steps: dropout, shifts, batch norm's means, Adam's, averaged weights.
 RECIPE = {
@@ -178,43 +176,44 @@ def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_pat
     np.testing.assert_allclose(results[0], results[1], atol=1e-4)
 
 
-def test_workers_end_together_go_on_together_and_reach_the_weights_of_one_process(
-    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_workers_go_on_where_one_process_was_and_end_with_its_weights(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = {"train_steps": 14, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
+    settings = {
+        "build_network": "tests.unit.trainer.own_model.build_network",
+        "run_config": {"save_checkpoints_steps": 3, "keep_checkpoint_max": 9},
+    }
 
-    def given(name: str, count: int, **settings: Any) -> dict[str, Any]:
-        # Two workers of 20 images each are one of 40; their learning rate is scaled, so scale it back.
-        scaled = {"batch_size": 40 // count, "learning_rate": 0.02 / count}
-        made = arguments(digits, tmp_path / name, settings, **plain, **scaled)
-        made["custom_config"]["recipe"] = "tutorial"
+    def given(name: str, count: int) -> dict[str, Any]:
+        # Two workers of 20 images each are one of 40; their learning rates are scaled, so scale them back.
+        rates = {"learning_rate": 0.02 / count, "fine_tune_learning_rate": 0.02 / count}
+        made = arguments(digits, tmp_path / name, settings, batch_size=40 // count, **plain, **rates)
+        made["custom_config"] |= {"recipe": "tutorial", "workers": count}
         return made
 
-    one = given("one/1", 1)
+    one, two = given("one/1", 1), given("two/2", 2)
     train(one)
-    dies = {
-        "workers": 2,
-        "run_config": {"save_checkpoints_steps": 3},
-        "callbacks": "tests.integration.trainer.dying_worker.make_callbacks",
-    }
-    first, second = given("two/1", 2, **dies), given("two/2", 2, **dies)
-    monkeypatch.setenv(DIE_AT, "8")
-    with pytest.raises(
-        WorkerError, match=r"^worker 1 of 2: its process .* \(exit code 7\): a chip melted$"
-    ):
-        train(first)
-    assert not Path(first["serving_model_dir"]).exists()
-    monkeypatch.delenv(DIE_AT)
+    killed = tmp_path / "two/model_run/1" / CHECKPOINT_FOLDER
+    killed.mkdir(parents=True)
+    shutil.copy(Path(one["model_run_dir"], KEPT_FOLDER, "checkpoint-3.npz"), killed)
     caplog.set_level(logging.INFO)
-    train(second)
+    train(two)
 
-    assert metrics(second)["resumed_at_step"] == 6
-    assert metrics(second)["params"] == metrics(one)["params"]
-    assert metrics(second)["validation_loss"] == pytest.approx(metrics(one)["validation_loss"], rel=1e-5)
-    np.testing.assert_allclose(logits(second, digits), logits(one, digits), atol=1e-5)
+    assert metrics(two)["resumed_at_step"] == 3
+    assert metrics(two)["params"] == metrics(one)["params"]
+    measured = [
+        [metrics(given)[f"validation_{name}"] for name in ("loss", "accuracy")] for given in (one, two)
+    ]
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
+    np.testing.assert_allclose(logits(two, digits), logits(one, digits), atol=1e-5)
+    kept = [
+        [path.name for path in Path(given["model_run_dir"], KEPT_FOLDER).iterdir()] for given in (one, two)
+    ]
+    assert sorted(kept[0]) == sorted([*kept[1], "checkpoint-3.npz"])
     said = [record.getMessage() for record in caplog.records]
     weights = [line.split()[-1] for line in said if line.startswith("weights:")]
-    assert weights == [metrics(second)["weights_sha256"]] * 2
+    assert weights == [metrics(two)["weights_sha256"]] * 2
     assert len([line for line in said if line.startswith("step 14 of 14")]) == 1
 
 
