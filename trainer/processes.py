@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+_NO_ERROR = re.compile(r"([IW]\d{4} |\d{4}-\d\d-\d\d .*: [IW] )")  # what TensorFlow's C++ parts tell
 _ENDING_S = 3.0  # for processes to end by themselves, before they are terminated
 
 
@@ -35,15 +37,16 @@ class _Child:
     last_words: str = ""
 
     def hear_errors(self) -> None:
-        """Pass on what it has written to standard error, and remember the last line."""
+        """Pass on what it has written to standard error, and remember the last error."""
         while self.errors.poll():
             written = os.read(self.errors.fileno(), 1 << 16)
             if not written:
                 self.errors.close()
                 return
             os.write(2, written)
-            lines = written.decode(errors="replace").strip().splitlines()
-            self.last_words = lines[-1].strip() if lines else self.last_words
+            for line in written.decode(errors="replace").splitlines():
+                if line.strip() and not _NO_ERROR.match(line):
+                    self.last_words = line.strip()
 
     def how_it_died(self) -> str:
         """One line, for a process that ended before its call did."""
