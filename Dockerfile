@@ -29,6 +29,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     python3 -m setup.image /opt/env /opt/app --extra gpu
 
 FROM python AS app
+COPY _tfx_image_pipeline.py /opt/app/_tfx_image_pipeline.py
 COPY pipeline /opt/app/pipeline
 COPY components /opt/app/components
 COPY trainer /opt/app/trainer

@@ -20,7 +20,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/context" "$work/secrets"
 # A copy, so that the labels tell what the image is made of even if a file is saved meanwhile.
 tar --create --exclude=__pycache__ Dockerfile .dockerignore pyproject.toml uv.lock \
-  setup components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
+  setup _tfx_image_pipeline.py components kubeflow pipeline serving trainer | tar --extract --directory "$work/context"
 cd "$work/context"
 arguments=$("$python" -m setup.image_inputs "$work/secrets")
 

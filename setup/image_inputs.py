@@ -16,14 +16,15 @@ from pathlib import Path
 from setup.venv import ROOT, uv_environment
 
 CA_IN_BUILD = "/run/secrets/ca.pem"
-PACKAGES = ("components", "kubeflow", "pipeline", "serving", "trainer")
+# As pyproject.toml has them for a wheel; a test compares.
+CODE = ("_tfx_image_pipeline.py", "components", "kubeflow", "pipeline", "serving", "trainer")
 
 
 def code_sha256(root: Path = ROOT) -> str:
     """SHA-256 over names and contents of the project's modules, as they are in the image."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
+    for part in map(root.joinpath, CODE):
+        for path in [part] if part.suffix == ".py" else sorted(part.rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from setup.image_inputs import CA_IN_BUILD, PACKAGES, code_sha256, write_secrets
+from setup.image_inputs import CA_IN_BUILD, CODE, code_sha256, write_secrets
 from setup.venv import ROOT
 
 
 def test_the_code_hash_is_of_names_and_contents(tmp_path: Path) -> None:
-    for package in PACKAGES:
+    launcher, *packages = CODE
+    shutil.copy(ROOT / launcher, tmp_path)
+    for package in packages:
         (tmp_path / package).mkdir()
         shutil.copy(ROOT / package / "__init__.py", tmp_path / package)
     before = code_sha256(tmp_path)
@@ -31,12 +33,16 @@ def test_the_code_hash_is_of_names_and_contents(tmp_path: Path) -> None:
     assert len({before, added, changed, code_sha256(tmp_path)}) == 4
 
 
-def test_the_image_has_every_package_that_the_project_installs() -> None:
+def test_the_image_has_all_that_the_project_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert list(CODE) == project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    build = (ROOT / "setup/build_image.sh").read_text()
+    assert f"setup {' '.join(CODE)} |" in build
     dockerfile = (ROOT / "Dockerfile").read_text()
     kept = (ROOT / ".dockerignore").read_text().splitlines()
-    for package in PACKAGES:
-        assert f"COPY {package} /opt/app/{package}\n" in dockerfile
-        assert f"!{package}" in kept
+    for part in CODE:
+        assert f"COPY {part} /opt/app/{part}\n" in dockerfile
+        assert f"!{part}" in kept
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
 
