@@ -118,6 +118,17 @@ def store(tmp_path: Path, tiny_mnist_dir: Path) -> Iterator[Path]:
     run_in_image("sh", "-c", "rm -rf /minio/mlpipeline/v2", mounts={folder: "/minio"})
 
 
+def parameters(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
+    """What the backend gives a task: constants, and runtime parameters at their defaults."""
+    of_run = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
+    return {
+        name: of_run[given["componentInputParameter"]]["defaultValue"]
+        if "componentInputParameter" in given
+        else given["runtimeValue"]["constant"]
+        for name, given in pipeline["root"]["dag"]["tasks"][task]["inputs"]["parameters"].items()
+    }
+
+
 def example_gen(pipeline: dict[str, Any], folder: str) -> list[str]:
     """The command of ImageExampleGen in a compiled pipeline, as the launcher calls it.
 
@@ -135,7 +146,7 @@ def example_gen(pipeline: dict[str, Any], folder: str) -> list[str]:
     dataset = {"name": "1", "uri": "minio://mlpipeline/data", "type": {"instanceSchema": ""}}
     message = {
         "inputs": {
-            "parameterValues": {"fingerprint": "", "num_classes": 0.0, "shards": 2.0},
+            "parameterValues": parameters(pipeline, "ImageExampleGen"),
             "artifacts": {"dataset": {"artifacts": [dataset]}},
         },
         "outputs": {
