@@ -28,6 +28,7 @@ def test_lines_with_a_name_and_a_number_are_read() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_files_of_a_commit_are_there_while_it_is_measured() -> None:
     with against.checkout("HEAD") as folder:
         committed = subprocess.run(

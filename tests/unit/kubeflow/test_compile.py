@@ -168,6 +168,7 @@ def test_a_given_baseline_is_imported_from_where_the_run_says(compiled: Compile)
     assert source["taskOutputArtifact"]["producerTask"] == "BaselineModel"
 
 
+@pytest.mark.slow
 def test_what_a_training_begins_with_is_imported_for_it(compiled: Compile) -> None:
     begins = (
         "trainer.warm_start_from=s3://mlpipeline/old",

@@ -133,6 +133,7 @@ def test_noise_of_the_ground_is_ignored(digits: np.ndarray) -> None:
     assert np.median(differences) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 6, 40])
 def test_a_pen_as_thin_as_a_hair_leaves_a_stroke_to_be_seen(width: int) -> None:
     inked = field(stroke(width)) > 127

@@ -273,6 +273,7 @@ def test_a_function_for_tensorflow_1_and_several_replicas_are_refused_at_once(se
         user_functions.check(settings, params(), ImageShape(28, 28), 10)
 
 
+@pytest.mark.slow
 def test_a_metric_with_a_state_and_several_replicas_are_refused_at_once() -> None:
     settings = {"model_fn": "tests.integration.trainer.talking_model.model_fn", "workers": 2}
     with pytest.raises(ValueError, match=r"trainer\.workers=2: eval_metric_ops: auc keep a state"):

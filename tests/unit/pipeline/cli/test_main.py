@@ -47,7 +47,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "pipeline.runtime",
     ]
     assert shown.strip().endswith(
-        f"{[*loaded, 'pipeline.runtime.environment', 'pipeline.runtime.process']} []"
+        f"{[*loaded, *(f'pipeline.runtime.{name}' for name in ('environment', 'folders', 'process'))]} []"
     )
 
 
