@@ -85,9 +85,14 @@ def test_an_interruption_ends_all(tmp_path: Path) -> None:
         next(waiting(tmp_path))
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        call_together([functools.partial(wait, tmp_path)])
+    # It is ignored in what a shell has put into the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            call_together([functools.partial(wait, tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not list(waiting(tmp_path))
 
 
