@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -19,13 +19,10 @@ from serving.models.config_file import (
     read_batching,
     read_models,
 )
-from serving.models.loader import Loading
-from serving.server.rest import Limits
-from serving.server.run import Addresses, ServerConfig, channel_arguments
-from serving.server.telemetry.request_log import RequestLogConfig
 from serving.server.tls import Tls
-from serving.server.workers import WorkerEndedError
-from serving.server.workers import serve as run
+
+if TYPE_CHECKING:
+    from serving.server.run import Addresses, ServerConfig
 
 BAD_INPUT = 2
 FAILED = 1
@@ -156,6 +153,14 @@ def serve(
     _quieten(quiet)
     if bool(tls_cert) != bool(tls_key) or (tls_client_ca and not tls_cert):
         _fail("--tls-cert and --tls-key go together, and --tls-client-ca needs both")
+    # TensorFlow, which takes seconds, comes with these.
+    from serving.models.loader import Loading
+    from serving.server.rest import Limits
+    from serving.server.run import ServerConfig, channel_arguments
+    from serving.server.telemetry.request_log import RequestLogConfig
+    from serving.server.workers import WorkerEndedError
+    from serving.server.workers import serve as run
+
     try:
         models: list[ModelConfig]
         if model_config_file:

@@ -39,7 +39,8 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 def at_the_top(tree: ast.Module) -> Iterator[str]:
     """The modules that are imported with a module, those for type checkers left out."""
-    for node in tree.body:
+    tried = [each for block in tree.body if isinstance(block, ast.Try) for each in block.body]
+    for node in [*tree.body, *tried]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from imported(node)
 

@@ -26,6 +26,18 @@ def test_help_says_of_a_command_what_its_page_says(name: str) -> None:
     assert first == PAGES[name].help
 
 
+@pytest.mark.slow
+def test_a_page_s_help_imports_nothing_that_takes_seconds() -> None:
+    script = (
+        "import sys\nfrom click import Context\nfrom pipeline.cli.main import PAGES, main\n"
+        "for name in PAGES: main.get_command(Context(main), name)\n"
+        "print([name for name in ('tensorflow', 'tfx', 'apache_beam') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert shown.stdout == "[]\n"
+
+
 def test_help_lists_every_command_and_imports_none() -> None:
     script = (
         "import sys\nfrom click.testing import CliRunner\nfrom pipeline.cli.main import main\n"
