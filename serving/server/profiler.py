@@ -85,6 +85,8 @@ class Profiler:
 
         It goes to the folder `session_id` in `repository_root`, on any of TensorFlow's file systems.
         """
+        if not request.repository_root:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "repository_root is missing: where to write to")
         host = request.host_name.replace(":", "_")
         for name in (request.session_id, host):
             if not name or Path(name).name != name:

@@ -53,6 +53,7 @@ def test_tensorflows_client_gets_a_trace(port: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "says"),
     [
+        ({"repository_root": ""}, "INVALID_ARGUMENT", "repository_root is missing: where to write to"),
         ({"session_id": "../up"}, "INVALID_ARGUMENT", "'../up' is no name of a file"),
         ({"host_name": ""}, "INVALID_ARGUMENT", "'' is no name of a file"),
         (
@@ -64,9 +65,9 @@ def test_tensorflows_client_gets_a_trace(port: int, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_traced(port: int, tmp_path: Path, fields: dict, code: str, says: str) -> None:
-    asked = {"session_id": "now", "host_name": "here", "duration_ms": 1} | fields
+    asked = {"repository_root": str(tmp_path), "session_id": "now", "host_name": "here", "duration_ms": 1}
     with pytest.raises(grpc.RpcError) as refusal:
-        call(port, ProfileRequest(repository_root=str(tmp_path), **asked))
+        call(port, ProfileRequest(**asked | fields))
     assert (refusal.value.code().name, refusal.value.details()) == (code, says)
     assert not list(tmp_path.iterdir())
 
