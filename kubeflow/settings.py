@@ -12,8 +12,8 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from pipeline import config as pipeline_config
 from pipeline import product
-from pipeline.beam_config import Section
 from pipeline.config import ConfigError, PipelineConfig
+from pipeline.sections import Section
 
 SCHEMES = ("minio", "s3", "gs")
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-NonNegativeInt = Annotated[int, Field(ge=0)]
-# On the command line and in the environment a list is one comma-separated string.
-Strings = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda v: [s for s in v.split(",") if s] if isinstance(v, str) else v),
-]
+from pipeline.sections import NonNegativeInt, Section, Strings
 
 # Without a container image TFX builds a source package of itself for every Beam node.
 IN_NO_CONTAINER = ("--sdk_container_image=not-used-in-process",)
@@ -20,12 +15,6 @@ IN_NO_CONTAINER = ("--sdk_container_image=not-used-in-process",)
 QUIET_JAVA = "--job_server_jvm_properties=-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 # Beam's own default is a Go binary that it downloads at run time; this one never leaves the process.
 LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", *IN_NO_CONTAINER)
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, and unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class WorkersConfig(Section):

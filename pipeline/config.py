@@ -22,9 +22,10 @@ from pydantic import (
 )
 
 from pipeline import product
-from pipeline.beam_config import BeamConfig, NonNegativeInt, Section, Strings
+from pipeline.beam_config import BeamConfig
 from pipeline.datasets.catalogue import DATASETS
 from pipeline.errors import UserError
+from pipeline.sections import NonNegativeInt, Section, Strings
 from trainer import features
 from trainer.features import ImageInput, ImageShape
 from trainer.recipes import Params
