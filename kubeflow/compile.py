@@ -14,6 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from kubeflow import bindings, lint, parameters, platform
 from kubeflow.bindings import Binding
+from kubeflow.entrypoint import WORKERS_FLAG
 from kubeflow.parameters import Parameter
 from kubeflow.settings import KubeflowConfig, Node, bucket
 from kubeflow.spec import File
@@ -78,6 +79,11 @@ def compile_pipeline(
     if unknown:
         names = ", ".join(sorted(spec["root"]["dag"]["tasks"]))
         raise ConfigError(f"kubeflow.nodes: there is no node {min(unknown)!r}; there are {names}")
+    for node in spec["root"]["dag"]["tasks"]:
+        if node != NodeId.TRAINER and kubeflow.of(node).workers > 1:
+            raise ConfigError(
+                f"{node} is no work of several pods: set kubeflow.nodes.Trainer.workers alone"
+            )
     if "inputDefinitions" in spec["root"]:
         raise CompileError(
             "the definition has RuntimeParameters of its own; kubeflow/parameters.py has them"
@@ -258,6 +264,8 @@ def _tasks(spec: dict[str, Json], config: PipelineConfig, kubeflow: KubeflowConf
             task["retryPolicy"] = policy
         if settings.env:
             container["env"] = [{"name": k, "value": v} for k, v in sorted(settings.env.items())]
+        if settings.workers > 1:
+            container["args"] += [WORKERS_FLAG, str(settings.workers)]
 
 
 def _text(value: Json) -> str:

@@ -8,6 +8,7 @@ step, for four reasons, each corrected here by a function: `with_types`, `withou
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,9 @@ Json = Any
 FOLDERS = {"minio://": "minio/", "s3://": "s3/", "gs://": "gcs/"}
 ROOT_VARIABLE = "LAUNCHER_ROOT"
 LOGS_OUTPUT = "executor-logs"
+WORKERS_FLAG = "--workers"
+CHECKPOINT_DIR = "checkpoint_dir"  # of the Trainer's custom_config
+_MODEL = "Format-Serving"  # in TFX's Model artifact
 # Artifact types that have Kubeflow's names, for its page to know them, and the classes behind them.
 CLASSES = {
     "system.Metrics": "components.Metrics",
@@ -172,30 +176,38 @@ def fill_parameters(executor_input: Json, inputs_spec: Json, bound: list[Json]) 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one step: the launcher's message in, TFX's executor, the launcher's file out.
 
-    Exit code: 0, 1 where the executor failed (its message is the last line), 143 after SIGTERM.
+    Exit code: as `end_with`.
     """
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
-    )
     parser = argparse.ArgumentParser(prog="kubeflow.entrypoint", allow_abbrev=False)
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", required=True)
     parser.add_argument(bindings.FLAG, default="[]")
+    parser.add_argument(WORKERS_FLAG, type=int, default=1)
     arguments, beam_args = parser.parse_known_args(argv)
-    name = arguments.executor_class_path
+    end_with(arguments.executor_class_path, functools.partial(run_step, arguments, beam_args))
+
+
+def end_with(name: str, run: Callable[[], None]) -> NoReturn:
+    """Do something as the last of this process, with its log on standard output.
+
+    Exit code: 0, 1 where it failed (the message is the last line), 143 after SIGTERM.
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
+    )
     scratch = Path(tempfile.mkdtemp(prefix="step-"))
     os.umask(UMASK)
     _quieten()
     try:
         with environment.scratch_environment(scratch):
-            run_step(arguments, beam_args)
+            run()
     except Terminated:
         _exit(TERMINATED, f"{name}: terminated; nothing is handed on")
     except Exception as error:
         logging.exception("the step failed")
         told = str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-        _exit(1, f"{name} failed: {told}")
+        _exit(1, f"{name} failed: {' '.join(told.split())}")
     _exit(0, f"{name}: done")
 
 
@@ -226,8 +238,6 @@ class _Chatter(logging.Filter):
 
 def _quieten() -> None:
     """Keep from the step's log what says nothing of the step."""
-    # Beam tells at INFO each stage and each translation of a pipeline: half of the lines of a step.
-    logging.getLogger("apache_beam").setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Chatter())
     if not _has_gpu():
@@ -270,15 +280,68 @@ def run_step(arguments: argparse.Namespace, beam_args: list[str]) -> None:
         arguments.json_serialized_invocation_args = json.dumps(executor_input)
         for place, uri in _places(executor_input, remote):
             _LOG.info("%s: %s", place, uri)
-        with environment.heavy_imports(), _without_complaints_about_cuda():
-            from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-
-            from pipeline.runtime import beam_memo
-        with beam_memo.remembering(), _told_remotely(remote):
-            kubeflow_v2_run_executor._run_executor(arguments, beam_args)
+        if arguments.workers == 1:
+            execute(arguments, beam_args, remote)
+        else:
+            _execute_together(arguments, beam_args, remote, work)
         executor_output = json.loads(answer.read_text())
         to_remote(executor_output, remote, metrics)
         files.write_text(output_file, json.dumps(executor_output, indent=2))
+
+
+def execute(arguments: argparse.Namespace, beam_args: list[str], remote: dict[str, str]) -> None:
+    """Run TFX's executor.
+
+    Args:
+        arguments: of this module, with a message that names what is in this pod.
+        beam_args: the others.
+        remote: the remote URI of each local one.
+    """
+    # Beam tells at INFO each stage and each translation of a pipeline: half of the lines of a step.
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    with environment.heavy_imports(), _without_complaints_about_cuda():
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+        from pipeline.runtime import beam_memo
+    with beam_memo.remembering(), _told_remotely(remote):
+        kubeflow_v2_run_executor._run_executor(arguments, beam_args)
+
+
+def _execute_together(
+    arguments: argparse.Namespace, beam_args: list[str], remote: dict[str, str], work: Path
+) -> None:
+    """Run the executor in this pod, and in others with copies of its inputs and of the checkpoints."""
+    from kubeflow import worker_pods  # has Kubernetes' client, which no other step needs
+
+    def below_root(path: str | Path) -> str:
+        return str(Path(path).relative_to(os.environ.get(ROOT_VARIABLE, "/")))
+
+    message = json.loads(arguments.json_serialized_invocation_args)
+    inputs, outputs, theirs = message["inputs"], message["outputs"], work / "worker"
+    files = {below_root(uri): uri for uri in _uris(inputs)}
+    settings = json.loads(inputs["parameterValues"]["custom_config"])
+    kept = settings.get(CHECKPOINT_DIR, "")
+    if kept and Path(kept).is_dir():
+        settings[CHECKPOINT_DIR] = str(theirs / CHECKPOINT_DIR)
+        inputs["parameterValues"]["custom_config"] = json.dumps(settings)
+        files[below_root(theirs / CHECKPOINT_DIR)] = kept
+    # What they write is thrown away.
+    outputs["outputFile"] = str(theirs / "output.json")
+    for name, artifacts in outputs["artifacts"].items():
+        (artifact,) = artifacts["artifacts"]
+        artifact["uri"] = str(theirs / name)
+        # TFX asks each that trains for a model.
+        Path(artifact["uri"], _MODEL if name == "model" else "").mkdir(parents=True)
+    given = vars(arguments) | {"json_serialized_invocation_args": json.dumps(message)}
+    step = theirs / "step.json"
+    step.write_text(json.dumps({"arguments": given, "beam_args": beam_args, "remote": remote}))
+    files[below_root(theirs)] = str(theirs)
+    try:
+        worker_pods.train(
+            functools.partial(execute, arguments, beam_args, remote), arguments.workers, files, str(step)
+        )
+    except worker_pods.WorkerPodsError as error:
+        raise StepError(str(error)) from None
 
 
 def _places(executor_input: Json, remote: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -289,16 +352,17 @@ def _places(executor_input: Json, remote: dict[str, str]) -> Iterator[tuple[str,
                 yield f"{side[:-1]} {name}", remote.get(artifact["uri"], artifact["uri"])
 
 
+def _uris(side: Json) -> list[str]:
+    return [a["uri"] for artifacts in side.get("artifacts", {}).values() for a in artifacts["artifacts"]]
+
+
 @contextmanager
 def _told_remotely(remote: dict[str, str]) -> Iterator[None]:
     """Let an executor's error name the URIs that a person knows."""
     try:
         yield
     except Exception as error:
-        message = with_remote_names(str(error), remote)
-        if message == str(error):
-            raise
-        raise StepError(f"{type(error).__name__}: {message}") from error
+        raise StepError(f"{type(error).__name__}: {with_remote_names(str(error), remote)}") from error
 
 
 @contextmanager
@@ -307,9 +371,7 @@ def _work_folder(executor_input: Json) -> Iterator[Path]:
 
     It lies next to the step's outputs, where Beam's workers on other machines find it.
     """
-    outputs = executor_input["outputs"]
-    uris = [a["uri"] for artifacts in outputs.get("artifacts", {}).values() for a in artifacts["artifacts"]]
-    parent = Path(uris[0] if uris else outputs["outputFile"]).parent
+    parent = Path([*_uris(executor_input["outputs"]), executor_input["outputs"]["outputFile"]][0]).parent
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".step-", dir=parent))
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from kubeflow.bindings import decode
+from kubeflow.entrypoint import CHECKPOINT_DIR
 from kubeflow.platform import SHARED_MEMORY
 from kubeflow.settings import SCHEMES, bucket
 from kubeflow.spec import SCHEMA_VERSION, File
@@ -22,7 +23,6 @@ MODULE_FILE = (
 LONGEST_TASK_NAME = 128 - len("-driver")  # Argo's limit; each task gets a driver of its own
 _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _TITLE = re.compile(r"[a-z][a-z0-9_-]*\.[A-Z][A-Za-z0-9_-]*")
-CHECKPOINT_DIR = "checkpoint_dir"  # of the Trainer's custom_config
 _SPAN = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(:[^}]*)?\}")
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 _LAUNCHER_FOLDERS = ("/oci", "/kfp-launcher", "/kfp-workspace")

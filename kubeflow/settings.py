@@ -107,6 +107,9 @@ class Node(Section):
         86_400, description="no retry after so many seconds since the first attempt began"
     )
     deadline_s: int = Field(0, ge=0, description="a pod older than this is killed; 0: never")
+    workers: int = Field(
+        1, ge=1, le=64, description="pods like this one that train together; the Trainer's alone"
+    )
 
 
 class KubeflowConfig(Section):

@@ -29,6 +29,7 @@ from trainer.recipes import Params
 from trainer.workers import TF_CONFIG
 
 _RUN = "run:"  # before the id of a run
+_PODS = "kubeflow.nodes.Trainer.workers"
 
 # Of recipes for which the gates that a run has by default are too high; settings come before them.
 _GATES: Mapping[str, Mapping[str, float]] = {
@@ -89,22 +90,23 @@ def for_this_machine(config: PipelineConfig, folder: Path) -> PipelineConfig:
     return with_facts(config, folder, here).replace("data", uri=str(folder.absolute()))
 
 
-def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig:
+def for_a_cluster(config: PipelineConfig, folder: Path | None, workers: int = 1) -> PipelineConfig:
     """The same for a pipeline that is compiled; URIs stay as they are.
 
     Args:
         config: settings.
         folder: a copy of the data set on this machine. None: the one below `root` that has the name of the
             data in the cluster; where there is none either, the settings must say what the images are.
+        workers: pods that train together.
 
     Raises:
-        ConfigError, SourceError: as with_facts; also where nothing says what the images are, or a file of
-            `trainer.base` is not on this machine.
+        ConfigError, SourceError: as with_facts; also where nothing says what the images are, a file of
+            `trainer.base` is not on this machine, or several workers cannot train what is set.
     """
     if config.trainer.workers > 1:
         raise ConfigError(
             f"trainer.workers={config.trainer.workers}: these are processes of one machine, and one uses "
-            "all that a pod has: leave it out"
+            f"all that a pod has: set {_PODS}, which are pods, instead"
         )
     data = config.data
     if folder is None and not (data.size and data.num_classes):
@@ -122,7 +124,15 @@ def for_a_cluster(config: PipelineConfig, folder: Path | None) -> PipelineConfig
                 f"trainer.{name}={value}: the Trainer's pod opens neither addresses nor this machine's "
                 "runs: copy the files into the image, and give the path that they have there and here"
             )
-    return with_facts(warm_start.in_a_cluster(_with_base(config)), folder)
+    config = warm_start.in_a_cluster(_with_base(config))
+    if workers == 1:
+        return with_facts(config, folder)
+    try:
+        # What holds for processes of one machine holds for pods, but that each pod has GPUs of its own.
+        as_processes = with_facts(config.replace("trainer", workers=workers, gpus=0), folder)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("trainer.workers", _PODS)) from None
+    return as_processes.replace("trainer", workers=1, gpus=config.trainer.gpus)
 
 
 def _with_baseline(config: PipelineConfig) -> PipelineConfig:

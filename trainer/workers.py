@@ -30,14 +30,21 @@ def train_together(train: Callable[[], None], count: int) -> None:
         WorkerError: for the first worker that failed; the others have been ended.
     """
     addresses = _free_addresses(count)
-    calls = [functools.partial(_as_worker, train, addresses, index) for index in range(count)]
+    calls = [functools.partial(as_worker, train, addresses, index) for index in range(count)]
     try:
         call_together(calls, [f"worker {index} of {count}: " for index in range(count)])
     except ProcessError as error:
         raise WorkerError(str(error)) from None
 
 
-def _as_worker(train: Callable[[], None], addresses: Sequence[str], index: int) -> None:
+def as_worker(train: Callable[[], None], addresses: Sequence[str], index: int) -> None:
+    """Call a training in this process, which is from now on one of several workers.
+
+    Args:
+        train: the training.
+        addresses: host:port of each worker.
+        index: which of them this process is; 0 is the chief.
+    """
     task = {"type": "worker", "index": index}
     os.environ[TF_CONFIG] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     if index:

@@ -12,6 +12,7 @@ from kubeflow import settings as kubeflow_settings
 from kubeflow.settings import KubeflowConfig
 from pipeline import product, resolve
 from pipeline.config import PipelineConfig
+from pipeline.nodes import NodeId
 from pipeline.runtime import environment, logs
 
 
@@ -56,7 +57,7 @@ def compile_command(
     config, kubeflow = kubeflow_settings.load(
         file, [f"{key}={value}" for key, value in named.items() if value] + list(settings)
     )
-    config = resolve.for_a_cluster(config, data_dir)
+    config = resolve.for_a_cluster(config, data_dir, kubeflow.of(NodeId.TRAINER).workers)
     text = compiled_text(config, kubeflow)
     files.write_text(output, text)
     click.echo(f"compiled into {output}")

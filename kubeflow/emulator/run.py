@@ -33,7 +33,7 @@ from kubeflow import lint
 from kubeflow.emulator.backend_metadata import CONTAINER, IMPORTER, BackendMetadata, to_runtime_artifact
 from kubeflow.emulator.launcher import Launcher, StepError, output_parameter_file, session_info
 from kubeflow.emulator.object_store import ObjectStore
-from kubeflow.entrypoint import FOLDERS, LOGS_OUTPUT
+from kubeflow.entrypoint import FOLDERS, LOGS_OUTPUT, WORKERS_FLAG
 from kubeflow.spec import File, SpecError
 from pipeline.errors import UserError
 from pipeline.nodes import NodeState
@@ -187,6 +187,11 @@ class _Emulator:
         for finding in lint.executor_kinds(self._file):
             raise UserError(f"failed to compile job: {finding}")
         for task, body in self._file.tasks.items():
+            if WORKERS_FLAG in self._file.executor(task).get("container", {}).get("args", ()):
+                raise UserError(
+                    f"{task} runs as several pods, which this emulator does not start: compile without "
+                    f"kubeflow.nodes.{task}.workers"
+                )
             if "condition" in body.get("triggerPolicy", {}):
                 raise UserError(
                     f"{task} runs on a condition, which this emulator does not evaluate; a cluster does"

@@ -12,7 +12,7 @@ from pipeline.nodes import NodeId
 ROOT = Path(__file__).parents[2]
 ROOMS = ("components", "kubeflow", "pipeline", "serving", "trainer")
 # Libraries that take half a second or more, so that a command imports them when its input has been checked.
-SLOW = ("apache_beam", "kfp", "matplotlib", "pyarrow", "sklearn", "tensorflow", "tfx")
+SLOW = ("apache_beam", "kfp", "kubernetes", "matplotlib", "pyarrow", "sklearn", "tensorflow", "tfx")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped early, and spread over replicas and workers.
+"""Runs that are killed, stopped early, and spread over replicas; workers are in test_workers.
 
 What is killed or needs devices of its own has a process of its own; to import TensorFlow and TFX takes
 longer than such a training, so the others have none.
@@ -7,7 +7,6 @@ longer than such a training, so the others have none.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -174,47 +173,6 @@ def test_two_replicas_in_one_process_end_where_one_does(digits: Dataset, tmp_pat
         measured.append([metrics(given)[f"validation_{name}"] for name in ("loss", "accuracy")])
     assert measured[0] == pytest.approx(measured[1], rel=1e-4)
     np.testing.assert_allclose(results[0], results[1], atol=1e-4)
-
-
-def test_workers_go_on_where_one_process_was_and_end_with_its_weights(
-    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    plain = {"train_steps": 14, "shift": 0, "dropout": 0.0, "weight_average": 0.0}
-    settings = {
-        "build_network": "tests.unit.trainer.own_model.build_network",
-        "run_config": {"save_checkpoints_steps": 3, "keep_checkpoint_max": 9},
-    }
-
-    def given(name: str, count: int) -> dict[str, Any]:
-        # Two workers of 20 images each are one of 40; their learning rates are scaled, so scale them back.
-        rates = {"learning_rate": 0.02 / count, "fine_tune_learning_rate": 0.02 / count}
-        made = arguments(digits, tmp_path / name, settings, batch_size=40 // count, **plain, **rates)
-        made["custom_config"] |= {"recipe": "tutorial", "workers": count}
-        return made
-
-    one, two = given("one/1", 1), given("two/2", 2)
-    train(one)
-    killed = tmp_path / "two/model_run/1" / CHECKPOINT_FOLDER
-    killed.mkdir(parents=True)
-    shutil.copy(Path(one["model_run_dir"], KEPT_FOLDER, "checkpoint-3.npz"), killed)
-    caplog.set_level(logging.INFO)
-    train(two)
-
-    assert metrics(two)["resumed_at_step"] == 3
-    assert metrics(two)["params"] == metrics(one)["params"]
-    measured = [
-        [metrics(given)[f"validation_{name}"] for name in ("loss", "accuracy")] for given in (one, two)
-    ]
-    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
-    np.testing.assert_allclose(logits(two, digits), logits(one, digits), atol=1e-5)
-    kept = [
-        [path.name for path in Path(given["model_run_dir"], KEPT_FOLDER).iterdir()] for given in (one, two)
-    ]
-    assert sorted(kept[0]) == sorted(kept[1])
-    said = [record.getMessage() for record in caplog.records]
-    weights = [line.split()[-1] for line in said if line.startswith("weights:")]
-    assert weights == [metrics(two)["weights_sha256"]] * 2
-    assert len([line for line in said if line.startswith("step 14 of 14")]) == 1
 
 
 def test_training_stops_when_it_gets_no_better_and_keeps_the_best(digits: Dataset, tmp_path: Path) -> None:

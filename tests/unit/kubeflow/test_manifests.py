@@ -29,6 +29,7 @@ OVERLAYS = (
     "flink",
     "monitoring",
     "retrain-on-drift",
+    "workers",
     "tf-serving/base",
     "tf-serving/overlays/pvc",
     "tf-serving/overlays/s3",

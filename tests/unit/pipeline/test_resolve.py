@@ -300,8 +300,15 @@ def test_workers_that_cannot_train_together_are_refused(
     refused(
         ["trainer.recipe=pretrained"], "the network 'pretrained' is not trained: leave trainer.workers out"
     )
-    with pytest.raises(ConfigError, match=r"^trainer.workers=2: these are processes of one machine"):
+    with pytest.raises(
+        ConfigError, match=r"^trainer.workers=2: these are processes of one machine, .* set kub"
+    ):
         for_a_cluster(with_settings(PipelineConfig(), ["trainer.workers=2"]), small)
+    # What processes cannot do, pods cannot either, but have GPUs.
+    cluster = with_settings(PipelineConfig(), ["trainer.gpus=1"])
+    assert for_a_cluster(cluster, small, workers=2).trainer == for_a_cluster(cluster, small).trainer
+    with pytest.raises(ConfigError, match=r"not trained: leave kubeflow\.nodes\.Trainer\.workers out$"):
+        for_a_cluster(with_settings(PipelineConfig(), ["trainer.recipe=pretrained"]), small, workers=2)
     monkeypatch.setenv("TF_CONFIG", "{}")
     refused([], "trainer.workers=2: TF_CONFIG says already who trains together")
     monkeypatch.setattr(gpu_process, "gpus_present", lambda: True)
