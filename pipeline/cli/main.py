@@ -19,16 +19,18 @@ from pipeline.runtime import environment, process
 
 
 class Page(NamedTuple):
-    """Where a command is, as `module:name`, and the first sentence of its help."""
+    """Where a command is, as `module:name`, the first sentence of its help, whether it computes on GPUs."""
 
     place: str
     help: str
+    uses_gpus: bool = False
 
 
 PAGES = {
     "batch": Page(
         "pipeline.cli.batch:batch",
         "Ask the pushed model about many pictures, one JSON line each, in their order.",
+        uses_gpus=True,
     ),
     "compile": Page(
         "kubeflow.cli.compile:compile_command",
@@ -51,7 +53,11 @@ PAGES = {
     "run": Page("pipeline.cli.run:run", "Run the whole pipeline on this machine, up to a pushed model."),
     "runs": Page("pipeline.cli.runs:runs", "List past runs; `show` looks at one, `diff` at two."),
     "schedule": Page("kubeflow.cli.schedule:schedule", "Run a compiled pipeline again and again."),
-    "serve": Page("serving.cli:serve", "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C."),
+    "serve": Page(
+        "serving.cli:serve",
+        "Serve models with TF Serving's REST and gRPC APIs, until Ctrl-C.",
+        uses_gpus=True,
+    ),
     "submit": Page("kubeflow.cli.submit:submit", "Start a run of a compiled pipeline (`compile`)."),
     "tune": Page(
         "pipeline.cli.tune:tune",
@@ -72,6 +78,10 @@ class Pages(click.Group):
         if cmd_name not in PAGES:
             return None
         module, _, name = PAGES[cmd_name].place.partition(":")
+        from pipeline.local import gpu_process
+
+        if gpu_process.gpus_present() and not PAGES[cmd_name].uses_gpus:
+            gpu_process.hide_gpus()  # from all but the Trainer's process
         with environment.heavy_imports(), process.silent_errors():
             command: click.Command = getattr(importlib.import_module(module), name)
             if tensorflow := sys.modules.get("tensorflow"):

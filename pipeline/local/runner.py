@@ -90,7 +90,7 @@ def run(
         pipeline: what to run.
         observer: is told about each node.
         run_id: recorded in ML Metadata.
-        trainer_in_new_process: give the Trainer a process of its own, the only one that sees the
+        trainer_in_new_process: give Trainer and Tuner a process of their own, the only one that sees the
             GPUs; None means: when there are GPUs.
         parallel: nodes that run in parallel with those after them: see `pipeline.local.overlap`.
         rerun: nodes that execute even where their results are cached; those after them follow.
@@ -194,7 +194,7 @@ class _Node(PipelineNodeAsDoFn):
         try:
             if self._node_id == NodeId.BASELINE_MODEL and self._outdated(run):
                 self._pipeline_node.execution_options.caching_options.enable_cache = False
-            if self._node_id == NodeId.TRAINER and run.trainer_in_new_process:
+            if self._node_id in (NodeId.TRAINER, NodeId.TUNER) and run.trainer_in_new_process:
                 execution_id = gpu_process.in_new_process(self.launch)
             else:
                 execution_id = self.launch()

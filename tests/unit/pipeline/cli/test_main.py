@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from pipeline import product
 from pipeline.cli.main import PAGES, Page, main
 from pipeline.errors import RefusedError, UserError
+from pipeline.local import gpu_process
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -113,3 +116,23 @@ def test_the_version_is_that_of_the_distribution() -> None:
     done = CliRunner().invoke(main, ["--version"])
 
     assert done.stdout == f"{product.NAME}, version {project['version']}\n"
+
+
+@pytest.mark.parametrize(("command", "seen"), [("report", "-1"), ("serve", "0")])
+def test_a_command_that_computes_on_no_gpu_hides_them_before_tensorflow_looks(
+    command: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look() -> None:
+        looks.append(os.environ[gpu_process.VISIBLE_DEVICES])
+
+    tensorflow = SimpleNamespace(config=SimpleNamespace(list_physical_devices=look))
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    monkeypatch.setenv(gpu_process.VISIBLE_DEVICES, "0")
+    monkeypatch.setattr(gpu_process, "_hidden", [])
+    monkeypatch.setattr(gpu_process, "_DEVICES", tmp_path)
+    (tmp_path / "nvidia0").touch()
+    main.get_command(click.Context(main), command)
+    assert looks == [seen]
+    assert gpu_process.gpus_present(), "the Trainer still gets them, in its own process"
