@@ -19,9 +19,8 @@ from pipeline import class_names, enough_data, warm_start
 from pipeline.code_hash import code_hashes
 from pipeline.config import CODE, ConfigError, DataConfig, PipelineConfig
 from pipeline.history.records import History, HistoryError
-from pipeline.local import gpu_process
 from pipeline.nodes import NodeId, Output
-from pipeline.runtime import environment, logs
+from pipeline.runtime import environment, gpus, logs
 from trainer import base_files, recipes
 from trainer.features import DEFAULT_NUM_CLASSES, METRICS, ImageShape
 from trainer.networks import NETWORKS
@@ -63,7 +62,7 @@ def _check_workers(config: PipelineConfig) -> None:
         ConfigError: one line.
     """
     setting = f"trainer.workers={config.trainer.workers}"
-    if config.trainer.workers > 1 and gpu_process.gpus_present():
+    if config.trainer.workers > 1 and gpus.present():
         raise ConfigError(
             f"{setting}: workers train on the CPU, and one process trains on all GPUs that are here: leave "
             "them out, or hide the GPUs (CUDA_VISIBLE_DEVICES=-1)"

@@ -15,7 +15,7 @@ import click
 
 from pipeline import product
 from pipeline.errors import BAD_INPUT
-from pipeline.runtime import environment, process
+from pipeline.runtime import environment, gpus, process
 
 
 class Page(NamedTuple):
@@ -78,10 +78,8 @@ class Pages(click.Group):
         if cmd_name not in PAGES:
             return None
         module, _, name = PAGES[cmd_name].place.partition(":")
-        from pipeline.local import gpu_process
-
-        if gpu_process.gpus_present() and not PAGES[cmd_name].uses_gpus:
-            gpu_process.hide_gpus()  # from all but the Trainer's process
+        if gpus.present() and not PAGES[cmd_name].uses_gpus:
+            gpus.hide()  # from all but the Trainer's process
         with environment.heavy_imports(), process.silent_errors():
             command: click.Command = getattr(importlib.import_module(module), name)
             if tensorflow := sys.modules.get("tensorflow"):

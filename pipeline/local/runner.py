@@ -23,7 +23,7 @@ from pipeline.history.records import node_state
 from pipeline.local import gpu_process, interruption, lock, production, recovery
 from pipeline.local.overlap import MetadataInTurn, ParallelNodes
 from pipeline.nodes import NodeId, NodeState, Output
-from pipeline.runtime import beam_memo, job_servers
+from pipeline.runtime import beam_memo, gpus, job_servers
 
 PROGRESS_LOGGER = "trainer.progress"
 
@@ -105,7 +105,7 @@ def run(
     """
     global _current
     if trainer_in_new_process is None:
-        trainer_in_new_process = gpu_process.gpus_present()
+        trainer_in_new_process = gpus.present()
     info = pipeline.pipeline_info
     root = Path(info.pipeline_root)
     with lock.exclusive(root):
@@ -119,7 +119,7 @@ def run(
         _current = _Run(observer, trainer_in_new_process, ParallelNodes(parallel), rerun)
         with (
             _progress_to(observer),
-            gpu_process.gpus_hidden(trainer_in_new_process),
+            gpus.hidden(trainer_in_new_process),
             beam_in_this_process(),
             job_servers.shared(),
         ):

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from pipeline import code_hash
 from pipeline.cli.main import main
 from pipeline.config import ConfigError, PipelineConfig, with_settings
-from pipeline.local import gpu_process
 from pipeline.resolve import for_a_cluster, for_this_machine, inspect, with_facts
+from pipeline.runtime import gpus
 from tests.conftest import idx_bytes, write_pair
 from tests.unit.components.image_example_gen.sources.data import class_folders
 from tests.unit.trainer.test_base_network import saved
@@ -311,7 +311,7 @@ def test_workers_that_cannot_train_together_are_refused(
         for_a_cluster(with_settings(PipelineConfig(), ["trainer.recipe=pretrained"]), small, workers=2)
     monkeypatch.setenv("TF_CONFIG", "{}")
     refused([], "trainer.workers=2: TF_CONFIG says already who trains together")
-    monkeypatch.setattr(gpu_process, "gpus_present", lambda: True)
+    monkeypatch.setattr(gpus, "present", lambda: True)
     refused([], "trainer.workers=2: workers train on the CPU, and one process trains on all GPUs")
 
 

@@ -13,7 +13,7 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import String
 
-from pipeline.local.gpu_process import VISIBLE_DEVICES
+from pipeline.runtime.gpus import VISIBLE_DEVICES
 
 
 def _work(name: str, orders: str, output: String) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from pipeline import product
 from pipeline.cli.main import PAGES, Page, main
 from pipeline.errors import RefusedError, UserError
-from pipeline.local import gpu_process
+from pipeline.runtime import gpus
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -61,9 +61,8 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "pipeline.product",
         "pipeline.runtime",
     ]
-    assert shown.strip().endswith(
-        f"{[*loaded, *(f'pipeline.runtime.{name}' for name in ('environment', 'folders', 'process'))]} []"
-    )
+    loaded += [f"pipeline.runtime.{name}" for name in ("environment", "folders", "gpus", "process")]
+    assert shown.strip().endswith(f"{loaded} []")
 
 
 @pytest.mark.parametrize(
@@ -125,14 +124,14 @@ def test_a_command_that_computes_on_no_gpu_hides_them_before_tensorflow_looks(
     looks = []
 
     def look() -> None:
-        looks.append(os.environ[gpu_process.VISIBLE_DEVICES])
+        looks.append(os.environ[gpus.VISIBLE_DEVICES])
 
     tensorflow = SimpleNamespace(config=SimpleNamespace(list_physical_devices=look))
     monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
-    monkeypatch.setenv(gpu_process.VISIBLE_DEVICES, "0")
-    monkeypatch.setattr(gpu_process, "_hidden", [])
-    monkeypatch.setattr(gpu_process, "_DEVICES", tmp_path)
+    monkeypatch.setenv(gpus.VISIBLE_DEVICES, "0")
+    monkeypatch.setattr(gpus, "_hidden", [])
+    monkeypatch.setattr(gpus, "_DEVICES", tmp_path)
     (tmp_path / "nvidia0").touch()
     main.get_command(click.Context(main), command)
     assert looks == [seen]
-    assert gpu_process.gpus_present(), "the Trainer still gets them, in its own process"
+    assert gpus.present(), "the Trainer still gets them, in its own process"

@@ -15,8 +15,8 @@ from tfx.orchestration.pipeline import Pipeline
 from pipeline.beam_config import LOCAL_BEAM_ARGS
 from pipeline.history.run_id import new_run_id
 from pipeline.local import interruption, runner
-from pipeline.local.gpu_process import VISIBLE_DEVICES
 from pipeline.nodes import NodeState
+from pipeline.runtime.gpus import VISIBLE_DEVICES
 from tests.unit.pipeline import toy_nodes
 
 NODES = ["First", "Trainer", "Last"]
