@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ CAUSE_WITHIN_S = 10.0  # after the first pod lost another, until Kubernetes tell
 # What a training says when another one of its workers has gone.
 _LOST = ("worker 0 ", ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError"))
 _LOG_LINES = 20
+_NO_ERROR = re.compile(r"[IW]\d{4} |\d{4}-\d\d-\d\d \S+ [IW] ")
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OF_POD = (
     "affinity",
@@ -110,6 +112,8 @@ def job(pod: Json, others: int, env: Mapping[str, str]) -> Json:
     }
     template = {key: spec[key] for key in _OF_POD if key in spec} | {
         "restartPolicy": "Never",
+        # TensorFlow goes on after SIGTERM where several workers train, and there is nothing to save.
+        "terminationGracePeriodSeconds": 5,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "containers": [container],
@@ -197,13 +201,16 @@ class _Pods:
             return f"a pod of job {self.job} was removed"
         first = min(failed, key=lambda pod: (_end(pod).get("finishedAt", ""), _index(pod)))
         name, end = first["metadata"]["name"], _end(first)
-        said = client.CoreV1Api().read_namespaced_pod_log(name, self.namespace, tail_lines=_LOG_LINES)
+        said = ""
+        with contextlib.suppress(ApiException):  # one that was put off its machine may have none
+            said = client.CoreV1Api().read_namespaced_pod_log(name, self.namespace, tail_lines=_LOG_LINES)
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         for line in lines:
             _LOG.error("%s: %s", name, line)
         reason = first["status"].get("reason") or end.get("reason", "")
         why = f"{reason}, exit code {end.get('exitCode', '?')}"
-        return ": ".join([f"worker {_index(first)} of {self.count} (pod {name})", why, *lines[-1:]])
+        last = [line for line in lines if not _NO_ERROR.match(line)][-1:]
+        return ": ".join([f"worker {_index(first)} of {self.count} (pod {name})", why, *last])
 
     def all(self) -> list[Json]:
         """The pods as Kubernetes has them."""

@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 _NO_ERROR = re.compile(r"([IW]\d{4} |\d{4}-\d\d-\d\d .*: [IW] )")  # what TensorFlow's C++ parts tell
-_ENDING_S = 3.0  # for processes to end by themselves, before they are terminated
+_ENDING_S = 3.0  # for processes to end by themselves, before they are killed
 
 
 class ProcessError(Exception):
@@ -86,7 +86,8 @@ def call_together(calls: Sequence[Callable[[], Any]], names: Sequence[str] = (""
         return results
     finally:
         for child in children:
-            child.process.terminate()
+            # Not SIGTERM: TensorFlow takes it, where several workers train, and goes on.
+            child.process.kill()
         for child in children:
             child.process.join()
             child.told.close()

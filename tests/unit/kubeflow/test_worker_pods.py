@@ -40,7 +40,8 @@ volumes = [{ claim = "work", path = "/work" }]
 # A pod that comes to the rendezvous, and then has a fault.
 FAULTY = (
     "import os, sys, time; from kubeflow import rendezvous, worker;"
-    "rendezvous.join(os.environ[worker.RENDEZVOUS], 1, '.'); time.sleep(1); sys.exit('ValueError: bad')"
+    "rendezvous.join(os.environ[worker.RENDEZVOUS], 1, '.'); time.sleep(1);"
+    "sys.exit('ValueError: bad\\n2026-11-26 06:48:10,059 I tensorflow: goes on')"
 )
 
 
