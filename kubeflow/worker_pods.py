@@ -107,7 +107,10 @@ def job(pod: Json, others: int, env: Mapping[str, str]) -> Json:
     container = {key: main[key] for key in _OF_CONTAINER if key in main} | {
         "name": "worker",
         "command": list(COMMAND),
-        "env": [*main.get("env", ()), *({"name": key, "value": value} for key, value in env.items())],
+        "env": [
+            *(each for each in main.get("env", ()) if not each["name"].startswith("ARGO_")),
+            *({"name": key, "value": value} for key, value in env.items()),
+        ],
         "volumeMounts": [mount for mount in main.get("volumeMounts", ()) if mount["name"] in names],
     }
     template = {key: spec[key] for key in _OF_POD if key in spec} | {
@@ -157,14 +160,13 @@ class _Pods:
     @contextlib.contextmanager
     def running(self, made: Json) -> Iterator[None]:
         with _asked(f"start {self.count - 1} other pods"):
-            client.BatchV1Api().create_namespaced_job(self.namespace, made)
+            _ask(client.BatchV1Api().create_namespaced_job, self.namespace, made)
         try:
             yield
         finally:
             with contextlib.suppress(ApiException, urllib3.exceptions.HTTPError):
-                client.BatchV1Api().delete_namespaced_job(
-                    self.job, self.namespace, propagation_policy="Background"
-                )
+                delete = client.BatchV1Api().delete_namespaced_job
+                _ask(delete, self.job, self.namespace, propagation_policy="Background")
 
     def watch(self) -> None:
         """Return when all have succeeded; in a process of its own."""
@@ -175,9 +177,8 @@ class _Pods:
     def finished(self) -> bool:
         """Whether all have succeeded; raises WorkerPodsError where one has failed."""
         with _asked("look after the other pods"):
-            status = _read(client.BatchV1Api().read_namespaced_job_status, self.job, self.namespace)[
-                "status"
-            ]
+            # Not the subresource `status`, which Kubeflow Pipelines' own account may not read.
+            status = _read(client.BatchV1Api().read_namespaced_job, self.job, self.namespace)["status"]
             if status.get("failed"):
                 raise WorkerPodsError(self._failure())
         return status.get("succeeded", 0) == self.count - 1
@@ -203,7 +204,8 @@ class _Pods:
         name, end = first["metadata"]["name"], _end(first)
         said = ""
         with contextlib.suppress(ApiException):  # one that was put off its machine may have none
-            said = client.CoreV1Api().read_namespaced_pod_log(name, self.namespace, tail_lines=_LOG_LINES)
+            log = client.CoreV1Api().read_namespaced_pod_log
+            said = _ask(log, name, self.namespace, tail_lines=_LOG_LINES).decode(errors="replace")
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         for line in lines:
             _LOG.error("%s: %s", name, line)
@@ -266,9 +268,13 @@ def _asked(what: str) -> Iterator[None]:
         ) from None
 
 
+def _ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> bytes:
+    """What Kubernetes answers, which may be newer than its client."""
+    return call(*arguments, **options, _preload_content=False).data
+
+
 def _read(call: Callable[..., Any], *names: str, **options: Any) -> Json:
-    """An answer as the JSON that it is."""
-    return json.loads(call(*names, **options, _preload_content=False).data)
+    return json.loads(_ask(call, *names, **options))
 
 
 def _index(pod: Json) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ class Kubernetes(AbstractContextManager["Kubernetes"]):
         refused: what it says to who wants a Job.
         job: the one that was made, as it was sent.
         deleted: whether it was deleted.
+        asked: verb and resource of each request, as roles name them.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Kubernetes(AbstractContextManager["Kubernetes"]):
     refused: str = ""
     job: Json = None
     deleted: bool = False
+    asked: set[tuple[str, str]] = field(default_factory=set)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __enter__(self) -> Kubernetes:
@@ -133,10 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         here: Kubernetes = self.server.kubernetes  # type: ignore[attr-defined]
         url = urlsplit(self.path)
+        resource = re.sub(f"/apis?/.*{NAMESPACE}/([a-z]+)(?:/[^/]+)?", r"\1", url.path)
+        here.asked.add(("list" if url.path == _CORE else "get", resource))
         name = here.job["metadata"]["name"] if here.job else ""
         if url.path == f"{_CORE}/{here.pod['metadata']['name']}":
             self._answer(here.pod)
-        elif url.path == f"{_JOBS}/{name}/status" and not here.deleted:
+        elif url.path == f"{_JOBS}/{name}" and not here.deleted:
             self._answer(here.job | {"status": here.status()})
         elif url.path == _CORE:
             assert parse_qs(url.query)["labelSelector"] == [f"batch.kubernetes.io/job-name={name}"]
@@ -151,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         here: Kubernetes = self.server.kubernetes  # type: ignore[attr-defined]
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == _JOBS
+        here.asked.add(("create", "jobs"))
         if here.refused:
             self._answer({"message": here.refused}, 403)
             return
@@ -161,6 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         here: Kubernetes = self.server.kubernetes  # type: ignore[attr-defined]
         assert self.path.startswith(f"{_JOBS}/{here.job['metadata']['name']}")
         assert "propagationPolicy=Background" in self.path
+        here.asked.add(("delete", "jobs"))
         here.deleted = True
         here.end()
         self._answer({})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kubeflow import rendezvous, spec, worker, worker_pods
 from kubeflow.emulator import run as emulator
@@ -57,6 +58,7 @@ def own_pod(file: spec.File) -> Any:
         {"name": "minio-scratch", "mountPath": "/minio"},
         {"name": "kube-api-access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
     ]
+    container["env"].insert(0, {"name": "ARGO_TEMPLATE", "value": "{}"})
     token = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
     pod["spec"]["volumes"] += [
         {"name": "minio-scratch", "emptyDir": {}},
@@ -97,7 +99,7 @@ def test_the_other_pods_are_as_the_steps_own_but_for_its_claims_and_rights(train
     assert container["command"] == ["python", "-m", "kubeflow.worker"]
     assert [container[key] for key in ("image", "resources")] == [main["image"], main["resources"]]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "2", "memory": "4Gi"}
-    assert container["env"] == [*main["env"], {"name": "RENDEZVOUS", "value": "http://10.0.0.7:1/x"}]
+    assert container["env"] == [*main["env"][1:], {"name": "RENDEZVOUS", "value": "http://10.0.0.7:1/x"}]
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/dev/shm", "/minio"}
     assert {volume["name"] for volume in template["spec"]["volumes"]} == {"shm", "minio-scratch"}
     for key in ("nodeSelector", "tolerations", "securityContext", "serviceAccountName"):
@@ -171,6 +173,10 @@ def test_a_pod_that_fails_ends_the_others_and_is_named(
         lost = worker_pods._Pods(here.job["metadata"]["name"], NAMESPACE, 2)
         assert lost.cause("worker 0 of 2: UnavailableError: Socket closed") == said
         assert lost.cause("worker 0 of 2: OSError: disk full") == "worker 0 of 2: OSError: disk full"
+    role = yaml.safe_load((REPOSITORY / "kubeflow/manifests/workers/role.yaml").read_text())
+    assert here.asked == {
+        (verb, each) for rule in role["rules"] for each in rule["resources"] for verb in rule["verbs"]
+    }
 
 
 @pytest.mark.slow
