@@ -217,7 +217,8 @@ class _Pods:
     def all(self) -> list[Json]:
         """The pods as Kubernetes has them."""
         of_job = f"batch.kubernetes.io/job-name={self.job}"
-        listed = _read(client.CoreV1Api().list_namespaced_pod, self.namespace, label_selector=of_job)
+        with _asked("list the other pods"):
+            listed = _read(client.CoreV1Api().list_namespaced_pod, self.namespace, label_selector=of_job)
         return sorted(listed["items"], key=_index)
 
 

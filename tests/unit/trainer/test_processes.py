@@ -95,7 +95,7 @@ def test_an_interruption_ends_all(tmp_path: Path) -> None:
             call_together([functools.partial(wait, tmp_path)])
     finally:
         signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50
     assert not list(waiting(tmp_path))
 
 
