@@ -44,17 +44,23 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     if fit == FIT_CENTER and shape.channels != 1:
         raise ValueError(f"digits have one channel, not {shape.channels}")
 
-    def one(content: tf.Tensor) -> tf.Tensor:
-        if fit == FIT_CENTER:
-            return _digit(decode_grey(content), shape)
-        return resize(decode(content, shape.channels), shape, fit)
+    def each(turned: bool) -> tf.Tensor:
+        def one(content: tf.Tensor) -> tf.Tensor:
+            if fit == FIT_CENTER:
+                return _digit(decode_grey(content, turned), shape)
+            return resize(decode(content, shape.channels, turned), shape, fit)
 
-    # One after the other: a photo takes some hundred megabytes on its way.
-    return tf.map_fn(one, files, parallel_iterations=1, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+        # One after the other: a photo takes some hundred megabytes on its way.
+        signature = tf.TensorSpec(shape, tf.uint8)
+        return tf.map_fn(one, files, parallel_iterations=1, fn_output_signature=signature)
+
+    # To read an orientation takes ten times as long as to decode a small picture, and so does a tf.cond for
+    # each that leaves it out: operations in a branch that is not taken cost time too.
+    return tf.cond(tf.reduce_any(_has_exif(files)), lambda: each(turned=True), lambda: each(turned=False))
 
 
-def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
-    """One picture file, string [], to uint8 [h, w, channels], upright."""
+def decode(content: tf.Tensor, channels: int, turned: bool = True) -> tf.Tensor:
+    """One picture file, string [], to uint8 [h, w, channels], upright; or not `turned`, as it is stored."""
     if channels == 3:
         pixels = tf.io.decode_image(content, channels=3, expand_animations=False)
     else:
@@ -66,10 +72,11 @@ def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
                 tf.io.decode_image(content, channels=3, expand_animations=False)
             ),
         )
-    return _upright(tf.ensure_shape(pixels, [None, None, channels]), orientation(content))
+    pixels = tf.ensure_shape(pixels, [None, None, channels])
+    return _upright(pixels, orientation(content)) if turned else pixels
 
 
-def decode_grey(content: tf.Tensor) -> tf.Tensor:
+def decode_grey(content: tf.Tensor, turned: bool = True) -> tf.Tensor:
     """One picture file, string [], to uint8 [h, w, 1], upright, with grey levels as Pillow has them.
 
     A transparent PNG is laid on whichever of black and white its opaque pixels differ from more.
@@ -87,7 +94,17 @@ def decode_grey(content: tf.Tensor) -> tf.Tensor:
         ground = tf.where(mean < 127.5, 255.0, 0.0)
         return tf.cast(tf.round(levels * alpha + ground * (1 - alpha)), tf.uint8)[..., None]
 
-    return tf.cond(_is_png(content), from_png, lambda: decode(content, 1))
+    return tf.cond(_is_png(content), from_png, lambda: decode(content, 1, turned))
+
+
+def _has_exif(files: tf.Tensor) -> tf.Tensor:
+    """Which of string [N] may be JPEG files with an orientation: bool [N]."""
+    head = tf.strings.substr(files, 0, _HEAD_BYTES)
+    return _is_jpeg(files) & tf.strings.regex_full_match(head, rb"\C*Exif\x00\x00\C*")
+
+
+def _is_jpeg(content: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
 
 
 def _is_png(content: tf.Tensor) -> tf.Tensor:
@@ -96,8 +113,9 @@ def _is_png(content: tf.Tensor) -> tf.Tensor:
 
 def _is_jpeg_without_black(content: tf.Tensor) -> tf.Tensor:
     """Whether it is a JPEG that TensorFlow can decode to grey: one in CMYK is none."""
-    jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
-    return tf.cond(jpeg, lambda: tf.image.extract_jpeg_shape(content)[2] <= 3, lambda: tf.constant(False))
+    return tf.cond(
+        _is_jpeg(content), lambda: tf.image.extract_jpeg_shape(content)[2] <= 3, lambda: tf.constant(False)
+    )
 
 
 def _digit(image: tf.Tensor, shape: ImageShape) -> tf.Tensor:
@@ -179,8 +197,7 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
         found = tf.reduce_max(tf.where(here, number(entries + 8, 2), 0))
         return tf.where(is_exif(at) & (found >= 1) & (found <= 8), found, 1)
 
-    jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
-    return tf.cond(jpeg, look, lambda: tf.constant(1))
+    return tf.cond(_is_jpeg(content), look, lambda: tf.constant(1))
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
