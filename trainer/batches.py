@@ -1,12 +1,12 @@
 """The tf.data input pipeline: files of tf.Examples to batches of transformed features.
 
 An example stays what Transform's graph reads, raw bytes and a label, until its batch is made: MNIST is
-43 MB so, and 172 MB as floats. Splits that fit into a share of the memory are read once.
+43 MB so, and 172 MB as floats. Small splits are read once and kept in memory; larger ones are streamed in
+each epoch, so that memory does not grow with the data.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +16,11 @@ import tensorflow_transform as tft
 
 from trainer import features
 
-CACHE_SHARE = 0.25  # of the machine's memory, for all splits together
-_READ_BATCH = 4096  # examples per call of the parser: large enough to make its overhead vanish
+# Of images in a split that is kept. The same on every machine: the order of the examples depends on it.
+CACHE_BYTES = 192 << 20
+_READ_BATCH = 512  # examples per call of the parser: large enough to make its overhead vanish
 _SHUFFLE_BUFFER = 20_000  # examples that a streamed split mixes
+_SHUFFLE_BYTES = 128 << 20  # of their images, about: photos are fewer at a time
 _RAW_SPEC = {
     features.IMAGE: tf.io.FixedLenFeature([1], tf.string),
     features.LABEL: tf.io.FixedLenFeature([1], tf.int64),
@@ -35,6 +37,7 @@ class Split:
         images: string [size], raw bytes; None where the split is streamed.
         labels: int64 [size]; None where the split is streamed.
         computed: float32 [size, F], in place of images: see trainer.frozen.
+        image_bytes: of an image, the mean of the first ones.
     """
 
     files: tuple[str, ...]
@@ -42,6 +45,7 @@ class Split:
     images: tf.Tensor | None = None
     labels: tf.Tensor | None = None
     computed: np.ndarray | None = None
+    image_bytes: float = 0.0
 
 
 def read_split(patterns: Sequence[str], cache_bytes: int) -> Split:
@@ -57,28 +61,28 @@ def read_split(patterns: Sequence[str], cache_bytes: int) -> Split:
     files = tuple(sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern)))
     if not files:
         raise ValueError(f"no file matches {', '.join(patterns)}")
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
+    images: list[tf.Tensor] = []
+    labels: list[tf.Tensor] = []
     size = kept_bytes = 0
-    for image, label in _raw_batches(files).as_numpy_iterator():
-        size += len(label)
-        kept_bytes += sum(map(len, image))
-        if kept_bytes > cache_bytes:
-            images, labels = [], []
-        else:
+    with tf.device("CPU"):
+        for image, label in _raw_batches(files, _READ_BATCH):
+            size += len(label)
+            kept_bytes += int(tf.reduce_sum(tf.strings.length(image)))
+            if kept_bytes > cache_bytes:
+                return Split(files, _count(files), image_bytes=kept_bytes / size)
             images.append(image)
             labels.append(label)
-    if not size:
-        raise ValueError(f"there is no example in {', '.join(files)}")
-    if not images:
-        return Split(files, size)
-    with tf.device("CPU"):
-        return Split(files, size, tf.constant(np.concatenate(images)), tf.constant(np.concatenate(labels)))
+        if not size:
+            raise ValueError(f"there is no example in {', '.join(files)}")
+        return Split(files, size, tf.concat(images, 0), tf.concat(labels, 0), image_bytes=kept_bytes / size)
 
 
-def cache_budget_bytes() -> int:
-    """Bytes of images that may be kept in memory on this machine."""
-    return int(CACHE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+def _count(files: Sequence[str]) -> int:
+    """How many examples there are; a third of the time of parsing them."""
+    counts = tf.data.Dataset.from_tensor_slices(list(files)).flat_map(
+        lambda file: _record_file(file).batch(_READ_BATCH).map(lambda records: tf.size(records, tf.int64))
+    )
+    return int(counts.reduce(tf.constant(0, tf.int64), tf.add))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -124,14 +128,14 @@ def evaluation_batches(split: Split, transform: tft.TFTransformOutput, batch_siz
             tf.data.Dataset.range(split.size, output_type=tf.int32).batch(batch_size).map(_computed(split))
         )
     if split.images is None:
-        raw = _raw_batches(split.files).unbatch().batch(batch_size)
+        raw = _raw_batches(split.files, batch_size)
     else:
         raw = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
     return _finish(raw, transform)
 
 
-def _raw_batches(files: Sequence[str]) -> tf.data.Dataset:
-    return _records(files).batch(_READ_BATCH).map(_parse, tf.data.AUTOTUNE)
+def _raw_batches(files: Sequence[str], batch_size: int) -> tf.data.Dataset:
+    return _records(files).batch(batch_size).map(_parse, tf.data.AUTOTUNE)
 
 
 def _records(files: Sequence[str]) -> tf.data.Dataset:
@@ -188,7 +192,8 @@ def _computed(split: Split) -> Callable[[tf.Tensor], tuple[dict[str, tf.Tensor],
 
 
 def _streamed(split: Split, seed: int) -> tf.data.Dataset:
-    return _records(split.files).shuffle(_SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True).repeat()
+    mixed = min(_SHUFFLE_BUFFER, max(1, int(_SHUFFLE_BYTES / max(split.image_bytes, 1))))
+    return _records(split.files).shuffle(mixed, seed=seed, reshuffle_each_iteration=True).repeat()
 
 
 def _finish(raw: tf.data.Dataset, transform: tft.TFTransformOutput) -> tf.data.Dataset:

@@ -27,7 +27,7 @@ from trainer import (
     warmup,
     workers,
 )
-from trainer.batches import cache_budget_bytes, evaluation_batches, read_split, training_batches
+from trainer.batches import CACHE_BYTES, evaluation_batches, read_split, training_batches
 from trainer.callbacks.progress import NonFiniteLossError
 from trainer.checkpoints import Store
 from trainer.estimator import RunConfig
@@ -95,7 +95,7 @@ def _train(fn_args: FnArgs) -> None:
     transform = tft.TFTransformOutput(fn_args.transform_output)
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)
     classes = num_classes(fn_args.schema_path)
-    budget = cache_budget_bytes() // (2 * settings.get("workers", 1))
+    budget = CACHE_BYTES // settings.get("workers", 1)
     splits = Splits(
         read_split(fn_args.train_files, budget), read_split(fn_args.eval_files, budget), transform
     )

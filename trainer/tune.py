@@ -38,10 +38,9 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     settings: Mapping[str, Any] = fn_args.custom_config or {}
     base = resolve(settings.get("recipe", "fast"), **dict(settings.get("overrides") or {}))
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
-    budget = batches.cache_budget_bytes() // 2
     splits = Splits(
-        batches.read_split(fn_args.train_files, budget),
-        batches.read_split(fn_args.eval_files, budget),
+        batches.read_split(fn_args.train_files, batches.CACHE_BYTES),
+        batches.read_split(fn_args.eval_files, batches.CACHE_BYTES),
         transform,
     )
     image_shape = features.ImageShape(*transform.transformed_feature_spec()[features.IMAGE].shape)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training_data import Dataset, example, write_records
-from trainer import features
+from trainer import batches, features
 from trainer.batches import Split, evaluation_batches, read_split, training_batches
 
 PLENTY = 1 << 30
@@ -22,8 +22,8 @@ def take(
     split: Split, digits: Dataset, count: int, seed: int = 0, first_step: int = 0, batch_size: int = 40
 ) -> list[bytes]:
     """The images of `count` batches, as raw bytes, in order."""
-    batches = training_batches(split, digits.transform, batch_size, seed, first_step)
-    images = [batch[features.IMAGE].numpy() for batch, _ in islice(batches, count)]
+    found = training_batches(split, digits.transform, batch_size, seed, first_step)
+    images = [batch[features.IMAGE].numpy() for batch, _ in islice(found, count)]
     return [np.round(image * 255).astype(np.uint8).tobytes() for image in np.concatenate(images)]
 
 
@@ -53,13 +53,29 @@ def test_refuses_nothing(tmp_path: Path) -> None:
         read_split([str(tmp_path / "empty")], PLENTY)
 
 
-def test_a_broken_shard_is_an_error(tmp_path: Path) -> None:
+@BUDGETS
+def test_a_broken_shard_is_an_error(tmp_path: Path, budget: int) -> None:
     write_records(tmp_path / "train-0", [example(bytes(784), 1)] * 3)
     whole = (tmp_path / "train-0").read_bytes()
     (tmp_path / "train-0").write_bytes(whole[:-100])
 
     with pytest.raises(tf.errors.DataLossError):
-        read_split([str(tmp_path / "train-0")], PLENTY)
+        read_split([str(tmp_path / "train-0")], budget)
+
+
+def test_a_streamed_split_mixes_no_more_than_so_many_bytes(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 10 * 784)
+    split = read_split(digits.patterns, 0)
+    ordered = [
+        np.round(image * 255).astype(np.uint8).tobytes()
+        for batch, _ in evaluation_batches(split, digits.transform, 50)
+        for image in batch[features.IMAGE].numpy()
+    ]
+
+    # With ten in memory, the last of forty is at most the fiftieth that was read.
+    assert set(take(split, digits, 1, batch_size=40)) <= set(ordered[:50])
 
 
 @BUDGETS
@@ -67,10 +83,10 @@ def test_each_example_comes_once_an_epoch_and_with_its_label(digits: Dataset, bu
     split = read_split(digits.patterns, budget)
     label_of = dict(zip(digits.raw, digits.labels.tolist(), strict=True))
 
-    batches = list(islice(training_batches(split, digits.transform, 40, seed=0), 10))
+    found = list(islice(training_batches(split, digits.transform, 40, seed=0), 10))
 
     seen: list[bytes] = []
-    for batch, labels in batches:
+    for batch, labels in found:
         assert set(batch) == {features.IMAGE}
         assert batch[features.IMAGE].shape == (40, 28, 28, 1)
         assert labels.shape == (40,)
@@ -113,10 +129,10 @@ def test_batches_run_over_the_end_of_an_epoch(digits: Dataset) -> None:
 def test_evaluation_sees_each_example_once_in_a_fixed_order(digits: Dataset, budget: int) -> None:
     split = read_split(digits.patterns, budget)
 
-    batches = list(evaluation_batches(split, digits.transform, 150))
+    found = list(evaluation_batches(split, digits.transform, 150))
     again = list(evaluation_batches(split, digits.transform, 150))
 
-    assert [len(labels) for _, labels in batches] == [150, 150, 100]
-    labels = np.concatenate([labels for _, labels in batches])
+    assert [len(labels) for _, labels in found] == [150, 150, 100]
+    labels = np.concatenate([labels for _, labels in found])
     assert Counter(labels.tolist()) == Counter(digits.labels.tolist())
     np.testing.assert_array_equal(labels, np.concatenate([labels for _, labels in again]))
