@@ -20,7 +20,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
-from components.image_example_gen.shards import Content, write_shard
+from components.image_example_gen.shards import write_shard
 from components.image_example_gen.sources import SPLITS, DataSet, Options, Part, Pictures, Source, choose
 from components.image_example_gen.split import (
     Batch,
@@ -150,25 +150,19 @@ class Reader:
         for pictures in self._source.read(part, at):
             yield self._encode(self._good(pictures))
 
-    def content_at(self, split: str, indices: NDArray[np.int64]) -> Content:
-        """The images at some places of a split of the source, in their order."""
-        order = np.argsort(indices, kind="stable")
-        wanted = indices[order]
-        images: list[bytes] = [b""] * len(indices)
-        ids = [""] * len(indices)
+    def pictures_at(self, split: str, indices: NDArray[np.int64]) -> Iterator[Pictures]:
+        """The pictures at some places of a split of the source, which ascend, some at a time."""
         parts = self.parts[split]
         firsts = [part.first for part in parts]
         done = 0
-        while done < len(wanted):
-            part = parts[bisect.bisect_right(firsts, int(wanted[done])) - 1]
-            until = int(np.searchsorted(wanted, part.first + part.count))
-            for pictures in self.read(part, wanted[done:until] - part.first):
-                for image, where in zip(pictures.images, pictures.ids, strict=True):
-                    images[order[done]], ids[order[done]] = image, where
-                    done += 1
+        while done < len(indices):
+            part = parts[bisect.bisect_right(firsts, int(indices[done])) - 1]
+            until = int(np.searchsorted(indices, part.first + part.count))
+            for pictures in self.read(part, indices[done:until] - part.first):
+                done += len(pictures)
+                yield pictures
             if done != until:
                 raise RuntimeError(f"{until - done} pictures of {part.split} are gone")
-        return Content(images, ids)
 
     def _good(self, pictures: Pictures) -> Pictures:
         if not self._skipped or self._skipped.isdisjoint(pictures.ids):
@@ -240,7 +234,7 @@ class Hash(beam.DoFn):
     def process(self, element: Part) -> Iterator[Batch]:
         for pictures in self._reader.read(element):
             hashes = content_hashes(pictures.images, pictures.labels)
-            yield Batch(pictures.labels, hashes, element.first + pictures.places)
+            yield Batch.of(hashes, element.first + pictures.places)
 
 
 def assign_train(
@@ -264,7 +258,7 @@ def assign(batch: Batch, split: str, shards: int) -> Iterator[tuple[Shard, Batch
 
 
 def _empty_shards(shards: int) -> list[tuple[Shard, Batch]]:
-    empty = Batch(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64))
+    empty = Batch.of(np.empty(0, np.uint64), np.empty(0, np.int64))
     return [((split, number), empty) for split in SPLITS for number in range(shards)]
 
 
@@ -282,11 +276,11 @@ class WriteShard(beam.DoFn):
         (split, number), batches = element
         source_split = features.TRAIN if split in self._cut else split
 
-        def content_at(indices: NDArray[np.int64]) -> Content:
-            return self._reader.content_at(source_split, indices)
+        def pictures_at(indices: NDArray[np.int64]) -> Iterator[Pictures]:
+            return self._reader.pictures_at(source_split, indices)
 
         folder = self._folders[split]
-        yield split, write_shard(folder, self._staging, number, self.shards, batches, content_at)
+        yield split, write_shard(folder, self._staging, number, self.shards, batches, pictures_at)
 
 
 def check_count(written: tuple[str, int], expected: dict[str, int]) -> None:

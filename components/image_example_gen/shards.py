@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.image_example_gen.sources import Pictures
 from components.image_example_gen.split import Batch
 from trainer import features
 
 # Not compressed: the readers of TFX, Beam and tf.data go by the suffix, gzip costs more time than it
 # saves, and no file of MNIST is large.
 NAME = "data_tfrecord-{shard:05d}-of-{shards:05d}"
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a shard's examples hold besides their labels: images and ids, n each."""
-
-    images: Sequence[bytes]
-    ids: Sequence[str]
+_TURNS = 1 << 16  # places in a file that are Python's numbers at once
 
 
 def write_shard(
@@ -34,9 +29,12 @@ def write_shard(
     shard: int,
     shards: int,
     batches: Iterable[Batch],
-    content_at: Callable[[NDArray[np.int64]], Content],
+    pictures_at: Callable[[NDArray[np.int64]], Iterable[Pictures]],
 ) -> int:
     """Write one file of a split, ordered by content hash, so that equal data give equal bytes.
+
+    The source is read once and in its own order. The examples wait for their turn in a temporary file, as
+    large as the shard, so that memory does not grow with it.
 
     Args:
         folder: of the split; any file system that TensorFlow knows.
@@ -44,22 +42,33 @@ def write_shard(
         shard: which file, from 0.
         shards: how many there are.
         batches: the examples of this file, at least one batch, which may be empty.
-        content_at: from indices, int64 [n], to the images there; called once, so that a shard's images are
-            in memory together.
+        pictures_at: from ascending indices, int64 [n], to the pictures there, some at a time; called once.
 
     Returns:
         The number of examples written.
     """
     batch = Batch.concatenate(batches)
-    batch = batch.select(np.lexsort((batch.indices, batch.labels, batch.hashes)))
+    batch = batch.select(np.argsort(batch.indices))
     tf.io.gfile.makedirs(staging)
     tf.io.gfile.makedirs(folder)
     # A runner may do a bundle of work twice, even at the same time.
     unfinished = str(PurePath(staging) / uuid.uuid4().hex)
-    content = content_at(batch.indices)
-    with tf.io.TFRecordWriter(unfinished) as writer:
-        for record in serialize(content.images, batch.labels.tolist(), content.ids):
-            writer.write(record)
+    with tempfile.TemporaryFile() as waiting, tf.io.TFRecordWriter(unfinished) as writer:
+        labels, ends = np.zeros(len(batch), np.int64), np.zeros(len(batch) + 1, np.int64)
+        done = 0
+        for pictures in pictures_at(batch.indices.astype(np.int64)):
+            until = done + len(pictures)
+            records = [*serialize(pictures.images, pictures.labels.tolist(), pictures.ids)]
+            waiting.write(b"".join(records))
+            labels[done:until] = pictures.labels
+            ends[done + 1 : until + 1] = ends[done] + np.cumsum([len(record) for record in records])
+            done = until
+        waiting.flush()
+        order = np.lexsort((labels, batch.hashes))  # stable: equal ones stay in the order of the source
+        for first in range(0, len(order), _TURNS):
+            turns = order[first : first + _TURNS]
+            for begin, end in zip(ends[turns].tolist(), ends[turns + 1].tolist(), strict=True):
+                writer.write(os.pread(waiting.fileno(), end - begin, begin))
     name = NAME.format(shard=shard, shards=shards)
     tf.io.gfile.rename(unfinished, str(PurePath(folder) / name), overwrite=True)
     return len(batch)

@@ -21,31 +21,35 @@ Place = tuple[int, int]
 class Batch:
     """Some examples on their way through Beam, as arrays: thousands of times fewer elements than examples.
 
-    Their images stay in the source: whoever writes them reads them there, at the indices.
+    Runners hold all of them several times over, so an example is 12 bytes here. Image, label and id stay in
+    the source: whoever writes them reads them there, at the indices.
 
     Attributes:
-        labels: int64 [n].
         hashes: uint64 [n], see content_hashes.
-        indices: int64 [n], places among all examples of the source's split.
+        indices: uint32 [n], places among all examples of the source's split; uint64 where one is higher.
     """
 
-    labels: NDArray[np.int64]
     hashes: NDArray[np.uint64]
-    indices: NDArray[np.int64]
+    indices: NDArray[np.unsignedinteger]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.hashes)
 
     def select(self, which: NDArray) -> Batch:
         """The examples at a mask, or at indices in their order."""
-        return Batch(self.labels[which], self.hashes[which], self.indices[which])
+        return Batch(self.hashes[which], self.indices[which])
+
+    @classmethod
+    def of(cls, hashes: NDArray[np.uint64], indices: NDArray[np.int64]) -> Batch:
+        """Examples at any places."""
+        small = not len(indices) or int(indices.max()) <= np.iinfo(np.uint32).max
+        return cls(hashes, indices.astype(np.uint32 if small else np.uint64))
 
     @classmethod
     def concatenate(cls, batches: Iterable[Batch]) -> Batch:
         """All examples of at least one batch."""
         every = list(batches)
         return cls(
-            np.concatenate([batch.labels for batch in every]),
             np.concatenate([batch.hashes for batch in every]),
             np.concatenate([batch.indices for batch in every]),
         )
@@ -67,7 +71,7 @@ def _label_bytes(label: int) -> bytes:
 
 def before(batch: Batch, cutoff: Place) -> NDArray[np.bool_]:
     """Which examples come before a place: bool [n]."""
-    cut_hash, cut_index = np.uint64(cutoff[0]), np.int64(cutoff[1])
+    cut_hash, cut_index = np.uint64(cutoff[0]), np.uint64(cutoff[1])
     return (batch.hashes < cut_hash) | ((batch.hashes == cut_hash) & (batch.indices < cut_index))
 
 

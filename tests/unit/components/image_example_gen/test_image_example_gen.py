@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ from tfx_bsl.public.tfxio import TFExampleRecord
 from components.artifacts import Images
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
-from components.image_example_gen.shards import serialize
-from components.image_example_gen.sources import SourceError, choose, idx, idx_folder, pictures
+from components.image_example_gen.shards import serialize, write_shard
+from components.image_example_gen.sources import Pictures, SourceError, choose, idx, idx_folder, pictures
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.image_example_gen.split import Batch, Cutoffs, before
 from tests.conftest import idx_bytes
@@ -245,10 +247,48 @@ def test_serialized_examples_are_what_protobuf_makes(size: int) -> None:
         assert record == example.SerializeToString(deterministic=True)
 
 
+def test_a_shard_is_written_without_holding_its_images(tmp_path: Path) -> None:
+    batches, size = 40, 1 << 20
+    hashes = np.random.default_rng(3).permutation(batches).astype(np.uint64)
+
+    def pictures_at(indices: np.ndarray) -> Iterator[Pictures]:
+        for index in indices.tolist():
+            image = bytes([index]) * size
+            yield Pictures([image], np.array([index]), [str(index)], np.array([index]))
+
+    tracemalloc.start()
+    try:
+        folder, staging = str(tmp_path / "split"), str(tmp_path / "staging")
+        count = write_shard(folder, staging, 0, 1, [Batch.of(hashes, np.arange(batches))], pictures_at)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert count == batches
+    assert peak < 8 * size
+    (file,) = (tmp_path / "split").iterdir()
+    found = [
+        tf.train.Example.FromString(record)
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    ]
+    labels = [example.features.feature["label"].int64_list.value[0] for example in found]
+    assert labels == np.argsort(hashes).tolist()
+    for label, example in zip(labels, found, strict=True):
+        assert example.features.feature["image"].bytes_list.value[0] == bytes([label]) * size
+
+
+def test_an_example_on_its_way_through_beam_is_twelve_bytes() -> None:
+    hashes, indices = np.zeros(1_000_000, np.uint64), np.arange(1_000_000)
+
+    assert len(pickle.dumps(Batch.of(hashes, indices))) < 12_001_000
+    far = Batch.of(hashes, indices + (1 << 32))
+    assert far.indices.tolist() == (indices + (1 << 32)).tolist()
+
+
 def test_the_cutoff_is_exact_and_merges_in_any_order() -> None:
     rng = np.random.default_rng(2)
     hashes = rng.integers(0, 40, 500).astype(np.uint64)  # many ties
-    everything = Batch(np.empty(500, np.int64), hashes, np.arange(500, dtype=np.int64))
+    everything = Batch.of(hashes, np.arange(500))
     wanted = None
     for seed in range(5):
         combine = Cutoffs([37, 90])
