@@ -11,18 +11,20 @@ import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow imports Keras. That writes a configuration into the home folder and obeys one there, unless
-# there can be none; and it imports pyplot where it finds it, for functions not called here.
+# The Keras inside TensorFlow writes a configuration into the home folder, and obeys one there, unless there
+# can be none.
 os.environ.setdefault("KERAS_HOME", os.devnull)
-_hidden = "matplotlib" not in sys.modules  # a module hidden before stays hidden
-if _hidden:
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]
+# At its end the import of TensorFlow imports Keras, and that imports pyplot: half of the modules and of the
+# seconds and 170 MB, for functions that nothing here calls. Meanwhile neither is found.
+_UNUSED = ("keras.src.optimizers", "matplotlib")
+_hidden = [name for name in _UNUSED if name not in sys.modules]  # a module hidden before stays hidden
+sys.modules |= dict.fromkeys(_hidden)  # type: ignore[arg-type]
 try:
     import tensorflow as tf
     from tensorflow.lite.python import schema_py_generated as tflite_schema
 finally:
-    if _hidden:
-        del sys.modules["matplotlib"]
+    for _name in _hidden:
+        del sys.modules[_name]
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -426,14 +426,14 @@ def test_a_changed_config_file_is_applied(version: Path, tmp_path: Path) -> None
     assert log.count("is applied") == 2
 
 
-def test_the_server_imports_tensorflow_and_grpc_and_no_other_room() -> None:
+def test_the_server_imports_tensorflow_and_grpc_without_keras_and_no_other_room() -> None:
     program = "import sys, serving.server.run; print(' '.join(sys.modules))"
     command = [sys.executable, "-c", program]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     loaded = set(output.split())
     assert {"tensorflow", "grpc"} <= loaded
     rooms = {"bench", "components", "kubeflow", "pipeline", "trainer"}
-    others = {"apache_beam", "kfp", "ml_metadata", "pydantic", "tensorflow_transform", "tfx"}
+    others = {"apache_beam", "keras", "kfp", "ml_metadata", "pydantic", "tensorflow_transform", "tfx"}
     assert not {name.partition(".")[0] for name in loaded} & (rooms | others)
 
 
