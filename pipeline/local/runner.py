@@ -23,7 +23,7 @@ from pipeline.history.records import node_state
 from pipeline.local import gpu_process, interruption, lock, production, recovery
 from pipeline.local.overlap import MetadataInTurn, ParallelNodes
 from pipeline.nodes import NodeId, NodeState, Output
-from pipeline.runtime import beam_memo, gpus, job_servers
+from pipeline.runtime import beam_memo, gpus, job_servers, memory
 
 PROGRESS_LOGGER = "trainer.progress"
 
@@ -214,6 +214,7 @@ class _Node(PipelineNodeAsDoFn):
             seconds = time.monotonic() - begin
             run.nodes[self._node_id] = NodeRun(state, seconds, execution_id)
             run.observer.finished(self._node_id, state, seconds)
+            memory.give_back()
 
     def _outdated(self, run: _Run) -> bool:
         """Whether the cached answer of BaselineModel is about another version than is in production now."""

@@ -1,0 +1,36 @@
+"""Free memory is the system's again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import memory
+
+MB = 1 << 20
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_garbage_below_something_that_is_kept_goes_back_to_the_system() -> None:
+    memory.give_back()
+    before = anonymous_bytes()
+    garbage: list[object] = [bytes(800) for _ in range(200_000)]
+    kept = [
+        bytes(800) for _ in range(1000)
+    ]  # lies above, so that free memory is not at the end of the heap
+    garbage.append(garbage)
+    assert anonymous_bytes() - before > 140 * MB
+
+    del garbage
+    assert anonymous_bytes() - before > 140 * MB
+    memory.give_back()
+
+    assert anonymous_bytes() - before < 30 * MB
+    assert len(kept) == 1000
