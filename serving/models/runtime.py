@@ -14,9 +14,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The Keras inside TensorFlow writes a configuration into the home folder, and obeys one there, unless there
 # can be none.
 os.environ.setdefault("KERAS_HOME", os.devnull)
-# At its end the import of TensorFlow imports Keras, and that imports pyplot: half of the modules and of the
-# seconds and 170 MB, for functions that nothing here calls. Meanwhile neither is found.
-_UNUSED = ("keras.src.optimizers", "matplotlib")
+# At its end the import of TensorFlow imports Keras, or the older one that TF_USE_LEGACY_KERAS asks for, and
+# that imports pyplot: half of the modules and of the seconds and 170 MB, for functions that nothing here
+# calls. Meanwhile nothing finds them.
+_UNUSED = ("keras.src.optimizers", "tf_keras.src.optimizers", "matplotlib")
 _hidden = [name for name in _UNUSED if name not in sys.modules]  # a module hidden before stays hidden
 sys.modules |= dict.fromkeys(_hidden)  # type: ignore[arg-type]
 try:
