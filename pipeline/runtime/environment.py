@@ -52,9 +52,9 @@ def _environment(scratch: Path) -> Iterator[None]:
         tempfile.tempdir = None
 
 
-# What Keras and Beam import where they find it, for functions that nothing here calls: charts, wrappers for
-# scikit-learn, notebooks. Together a second and 50 MB.
-_UNUSED = ("matplotlib", "sklearn", "IPython", "ipywidgets")
+# What Keras imports where it finds it, for functions that nothing here calls: together a second, and 50 MB.
+# Not IPython: without it TFMA lacks half of its names, and says nothing.
+_UNUSED = ("matplotlib", "sklearn")
 
 
 @contextmanager
