@@ -15,9 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # can be none.
 os.environ.setdefault("KERAS_HOME", os.devnull)
 # At its end the import of TensorFlow imports Keras, or the older one that TF_USE_LEGACY_KERAS asks for, and
-# that imports pyplot: half of the modules and of the seconds and 170 MB, for functions that nothing here
-# calls. Meanwhile nothing finds them.
-_UNUSED = ("keras.src.optimizers", "tf_keras.src.optimizers", "matplotlib")
+# that imports pyplot; the oldest one, inside TensorFlow, imports h5py and SciPy where it finds them. All of
+# that is half of the modules and of the seconds and 190 MB, for functions that nothing here calls. It is
+# hidden meanwhile.
+_UNUSED = ("keras.src.optimizers", "tf_keras.src.optimizers", "matplotlib", "h5py", "scipy")
 _hidden = [name for name in _UNUSED if name not in sys.modules]  # a module hidden before stays hidden
 sys.modules |= dict.fromkeys(_hidden)  # type: ignore[arg-type]
 try:
