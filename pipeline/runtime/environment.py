@@ -1,4 +1,4 @@
-"""What the libraries find when they are imported: their environment, no charts, a collector that waits."""
+"""What the libraries find when they are imported: their environment, no pyplot, a collector that waits."""
 
 from __future__ import annotations
 
@@ -52,26 +52,23 @@ def _environment(scratch: Path) -> Iterator[None]:
         tempfile.tempdir = None
 
 
-# What Keras imports where it finds it, for functions that nothing here calls: together a second, and 50 MB.
-# Not IPython: without it TFMA lacks half of its names, and says nothing.
-_UNUSED = ("matplotlib", "sklearn")
-
-
 @contextmanager
 def heavy_imports() -> Iterator[None]:
     """Import within this what stays to the end of the process.
 
     TensorFlow, Beam and TFX make a million objects. The garbage collector looks through them again and
     again while they are imported, at each later collection and once more at the end: half of the time of
-    the import. Until the end of the block, nothing finds _UNUSED.
+    the import. Another half second is pyplot's, which Keras imports where it finds it, for functions that
+    nothing here calls: until the end of the block, nothing finds matplotlib.
     """
     gc.disable()
-    hidden = [name for name in _UNUSED if name not in sys.modules]
-    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
+    hidden = "matplotlib" not in sys.modules
+    if hidden:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
+        if hidden:
+            sys.modules.pop("matplotlib", None)
         gc.freeze()
         gc.enable()
