@@ -61,7 +61,9 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "pipeline.product",
         "pipeline.runtime",
     ]
-    loaded += [f"pipeline.runtime.{name}" for name in ("environment", "folders", "gpus", "process")]
+    loaded += [
+        f"pipeline.runtime.{name}" for name in ("environment", "folders", "gpus", "memory", "process")
+    ]
     assert shown.strip().endswith(f"{loaded} []")
 
 
