@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import memory
-
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # gRPC reads the first that is there, urllib and requests either of the others.
 _NO_PROXY = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
@@ -24,7 +22,6 @@ def prepare() -> None:
     speak_utf8()
     watch_output()
     name_a_home()
-    memory.few_arenas()
     os.environ.update(loopback_without_proxy(os.environ))
 
 

@@ -61,9 +61,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "pipeline.product",
         "pipeline.runtime",
     ]
-    loaded += [
-        f"pipeline.runtime.{name}" for name in ("environment", "folders", "gpus", "memory", "process")
-    ]
+    loaded += [f"pipeline.runtime.{name}" for name in ("environment", "folders", "gpus", "process")]
     assert shown.strip().endswith(f"{loaded} []")
 
 
