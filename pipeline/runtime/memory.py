@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 
+import pyarrow
+
 
 def give_back() -> None:
     """Collect garbage, and return what is free to the system.
@@ -12,8 +14,6 @@ def give_back() -> None:
     After a node that made millions of small objects this is hundreds of megabytes, which the nodes after it
     would not use again: they ask for other sizes. Between two nodes it takes some milliseconds.
     """
-    import pyarrow  # not for the commands that only look
-
     gc.collect()
     pyarrow.default_memory_pool().release_unused()
     libc = ctypes.CDLL(None)
