@@ -80,9 +80,10 @@ def main() -> None:
     options, command = arguments()
     here, there = [], []
     with checkout(options.commit) as folder:
-        for _ in range(options.turns):
-            here.append(numbers(HERE, command))
-            there.append(numbers(folder, command))
+        for turn in range(options.turns):
+            # Who goes first changes: what comes after a long load may be slower.
+            for side, code in ((here, HERE), (there, folder))[:: -1 if turn % 2 else 1]:
+                side.append(numbers(code, command))
     print(f"{'':32}{'here':>12}{options.commit[:11]:>12}{'ratio':>8}")
     for name in here[0]:
         pairs = [(a[name], b[name]) for a, b in zip(here, there, strict=True) if name in a and name in b]

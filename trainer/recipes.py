@@ -348,8 +348,9 @@ def residual() -> Params:
 def cifar() -> Params:
     """Small photos: the most accurate that thirty minutes of two cores with AMX allow, by its operations.
 
-    Twenty epochs of CIFAR-10's 45,833 training pictures are 6.5e14 operations; two cores with AMX make some
-    5e11 a second in bfloat16. Not run in full yet.
+    Twenty epochs of CIFAR-10's 45,834 training pictures are 6.5e14 operations; two cores with AMX make some
+    5e11 a second in bfloat16. Run on an H200 alone, with CIFAR-10 as JPEG files: over seeds 0 to 2 90.58,
+    90.80 and 90.56 % on test, 90.85, 90.71 and 90.90 % on validation.
     """
     return Params(
         network="cifar",
@@ -372,7 +373,8 @@ def cifar_tutorial() -> Params:
     """TensorFlow's deep CNN tutorial, to the letter: 1,068,298 parameters, 100,000 steps of plain SGD.
 
     The learning rate would fall by ten for the first time at step 136,718. The tutorial reports about 86 %
-    on test for CIFAR-10. Not run in full yet.
+    on test for CIFAR-10. Here 82.94 %, in bfloat16 on an H200, of its pictures as JPEG files, which are not
+    the original pixels, and with a twelfth of them set aside for validation.
     """
     return Params(
         network="cifar_tutorial",
