@@ -75,6 +75,8 @@ def check(folder: Path, settings: tuple[str, ...]) -> None:
     if lack:
         console.print(f"note   {lack.text}", markup=False)
     implied = resolve.facts(config.data, found)
+    for line in description.advice(config, implied["shape"]):
+        console.print(line, markup=False)
     console.print(f"reads  {implied['shape']}", markup=False)
     console.print(description.command(folder, [*settings, *(lack.settings if lack else ())]), markup=False)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from components.image_example_gen.sources import DataSet
 from components.image_example_gen.splitting import splitting
 from pipeline import product
+from pipeline.config import PipelineConfig
+from trainer.features import ImageShape
 
 _CLASSES = 20  # that are listed with their counts
 
@@ -29,6 +31,17 @@ def lines(data: DataSet, folder: Path) -> Iterator[str]:
         yield f"class  and {data.num_classes - _CLASSES} more"
     for note in data.notes:
         yield f"note   {note}"
+
+
+def advice(config: PipelineConfig, shape: ImageShape) -> Iterator[str]:
+    """Defaults that are made for digits, where these are photos."""
+    if shape.channels > 1 and "recipe" not in config.trainer.model_fields_set:
+        gates = config.gates
+        yield (
+            f"note   made for digits: recipe {config.trainer.recipe}, gates.accuracy ({gates.accuracy:g}), "
+            f"gates.class_accuracy ({gates.class_accuracy:g}); for photos take --recipe residual or "
+            "retrain, and gates that these data allow"
+        )
 
 
 def command(folder: Path, settings: Sequence[str]) -> str:

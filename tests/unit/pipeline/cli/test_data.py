@@ -34,6 +34,16 @@ def test_it_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
         assert line in said.splitlines(), said
 
 
+def test_photos_need_more_than_the_defaults(tmp_path: Path) -> None:
+    photos = datasets.class_folders(tmp_path, per_class=12, splits=())
+    wanted = (
+        "made for digits: recipe fast, gates.accuracy (0.97), gates.class_accuracy (0.93); for photos take"
+    )
+    assert wanted in check(str(photos), "--set", "data.size=32x32")[1]
+    for setting in ("data.channels=1", "trainer.recipe=residual"):
+        assert wanted not in check(str(photos), "--set", "data.size=32x32", "--set", setting)[1]
+
+
 def test_sizes_that_differ_need_one(tmp_path: Path) -> None:
     code, said = check(str(datasets.class_folders(tmp_path, per_class=12)))
     assert code == 2
