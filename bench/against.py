@@ -78,7 +78,8 @@ def arguments(words: list[str] | None = None) -> tuple[argparse.Namespace, list[
 def main() -> None:
     """Measure and print."""
     options, command = arguments()
-    here, there = [], []
+    here: list[dict[str, float]] = []
+    there: list[dict[str, float]] = []
     with checkout(options.commit) as folder:
         for turn in range(options.turns):
             # Who goes first changes: what comes after a long load may be slower.
