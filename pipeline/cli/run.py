@@ -170,6 +170,7 @@ def with_live_view(
     work: Callable[[RunView, str], R],
     show: Callable[[Console, R, Path], int],
     at_once: Callable[[RunView, str], R | None] = lambda _view, _run_id: None,
+    needed: Collection[str] = (),
 ) -> int:
     """Do some work of `pipeline.local.session` with a live view, the noise in a log file, and recovery.
 
@@ -178,6 +179,7 @@ def with_live_view(
         work: gets the view and the run's id.
         show: gets the console, what `work` returned and the log, and returns the exit code.
         at_once: does the work without TensorFlow and TFX where it can, and returns None elsewhere.
+        needed: what it needs of the modules that heavy_imports leaves out.
 
     Returns:
         The exit code.
@@ -200,7 +202,7 @@ def with_live_view(
                 if result is None:
                     view.note("loading TensorFlow and TFX")
                     # Seconds; before it, everything that was given has been checked.
-                    with environment.heavy_imports():
+                    with environment.heavy_imports(needed):
                         from pipeline.local import session
                     began = True
                     result = work(view, run_id)

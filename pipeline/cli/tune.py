@@ -18,6 +18,7 @@ from pipeline.cli.console import RunView
 from pipeline.cli.run import complete, dataset_name, run_config, with_live_view
 from pipeline.errors import UserError
 from pipeline.local.outcome import Tuned
+from pipeline.runtime import environment
 
 
 @click.command()
@@ -79,7 +80,7 @@ def tune(
         )
         return 0
 
-    sys.exit(with_live_view(config, work, show))
+    sys.exit(with_live_view(config, work, show, needed=(environment.SEARCH,)))
 
 
 def score(tuned: Tuned) -> str:

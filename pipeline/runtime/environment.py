@@ -1,4 +1,4 @@
-"""What the libraries find when they are imported: their environment, no pyplot, a collector that waits."""
+"""What the libraries find when they are imported: their environment, no charts, a collector that waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,23 +52,27 @@ def _environment(scratch: Path) -> Iterator[None]:
         tempfile.tempdir = None
 
 
+SEARCH = "sklearn"  # KerasTuner guesses with it where to look next
+# What Keras imports where it finds it, for functions that nothing here calls: together a second or two.
+# Not IPython: without it TFMA lacks half of its names, and says nothing.
+_UNUSED = ("matplotlib", SEARCH)
+
+
 @contextmanager
-def heavy_imports() -> Iterator[None]:
+def heavy_imports(needed: Collection[str] = ()) -> Iterator[None]:
     """Import within this what stays to the end of the process.
 
     TensorFlow, Beam and TFX make a million objects. The garbage collector looks through them again and
     again while they are imported, at each later collection and once more at the end: half of the time of
-    the import. Another half second is pyplot's, which Keras imports where it finds it, for functions that
-    nothing here calls: until the end of the block, nothing finds matplotlib.
+    the import. Until the end of the block, nothing finds _UNUSED, but for what is `needed` of it.
     """
     gc.disable()
-    hidden = "matplotlib" not in sys.modules
-    if hidden:
-        sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    hidden = [name for name in _UNUSED if name not in needed and name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if hidden:
-            sys.modules.pop("matplotlib", None)
+        for name in hidden:
+            sys.modules.pop(name, None)
         gc.freeze()
         gc.enable()
