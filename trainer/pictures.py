@@ -44,11 +44,21 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     if fit == FIT_CENTER and shape.channels != 1:
         raise ValueError(f"digits have one channel, not {shape.channels}")
 
+    channels = shape.channels
+
+    # These two are most of the graph: traced once, for both ways below.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def stored(content: tf.Tensor) -> tf.Tensor:
+        return decode_grey(content) if fit == FIT_CENTER else decode(content, channels)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, channels], tf.uint8)], autograph=False)
+    def fitted(image: tf.Tensor) -> tf.Tensor:
+        return _digit(image, shape) if fit == FIT_CENTER else resize(image, shape, fit)
+
     def each(turned: bool) -> tf.Tensor:
         def one(content: tf.Tensor) -> tf.Tensor:
-            if fit == FIT_CENTER:
-                return _digit(decode_grey(content, turned), shape)
-            return resize(decode(content, shape.channels, turned), shape, fit)
+            image = stored(content)
+            return fitted(_upright(image, orientation(content)) if turned else image)
 
         # One after the other: a photo takes some hundred megabytes on its way.
         signature = tf.TensorSpec(shape, tf.uint8)
@@ -59,8 +69,8 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     return tf.cond(tf.reduce_any(_has_exif(files)), lambda: each(turned=True), lambda: each(turned=False))
 
 
-def decode(content: tf.Tensor, channels: int, turned: bool = True) -> tf.Tensor:
-    """One picture file, string [], to uint8 [h, w, channels], upright; or not `turned`, as it is stored."""
+def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
+    """One picture file, string [], to uint8 [h, w, channels], as it is stored."""
     if channels == 3:
         pixels = tf.io.decode_image(content, channels=3, expand_animations=False)
     else:
@@ -72,12 +82,11 @@ def decode(content: tf.Tensor, channels: int, turned: bool = True) -> tf.Tensor:
                 tf.io.decode_image(content, channels=3, expand_animations=False)
             ),
         )
-    pixels = tf.ensure_shape(pixels, [None, None, channels])
-    return _upright(pixels, orientation(content)) if turned else pixels
+    return tf.ensure_shape(pixels, [None, None, channels])
 
 
-def decode_grey(content: tf.Tensor, turned: bool = True) -> tf.Tensor:
-    """One picture file, string [], to uint8 [h, w, 1], upright, with grey levels as Pillow has them.
+def decode_grey(content: tf.Tensor) -> tf.Tensor:
+    """One picture file, string [], to uint8 [h, w, 1], as it is stored, in grey levels as Pillow has them.
 
     A transparent PNG is laid on whichever of black and white its opaque pixels differ from more.
     """
@@ -94,7 +103,7 @@ def decode_grey(content: tf.Tensor, turned: bool = True) -> tf.Tensor:
         ground = tf.where(mean < 127.5, 255.0, 0.0)
         return tf.cast(tf.round(levels * alpha + ground * (1 - alpha)), tf.uint8)[..., None]
 
-    return tf.cond(_is_png(content), from_png, lambda: decode(content, 1, turned))
+    return tf.cond(_is_png(content), from_png, lambda: decode(content, 1))
 
 
 def _has_exif(files: tf.Tensor) -> tf.Tensor:
