@@ -18,7 +18,6 @@ from pipeline.cli.console import RunView
 from pipeline.cli.run import complete, dataset_name, run_config, with_live_view
 from pipeline.errors import UserError
 from pipeline.local.outcome import Tuned
-from pipeline.runtime import environment
 
 
 @click.command()
@@ -80,7 +79,8 @@ def tune(
         )
         return 0
 
-    sys.exit(with_live_view(config, work, show, needed=(environment.SEARCH,)))
+    # KerasTuner guesses with it where to look next.
+    sys.exit(with_live_view(config, work, show, needed=("sklearn",)))
 
 
 def score(tuned: Tuned) -> str:

@@ -52,10 +52,9 @@ def _environment(scratch: Path) -> Iterator[None]:
         tempfile.tempdir = None
 
 
-SEARCH = "sklearn"  # KerasTuner guesses with it where to look next
 # What Keras imports where it finds it, for functions that nothing here calls: time, and 50 MB together.
 # Not IPython: without it TFMA lacks half of its names, and says nothing.
-_UNUSED = ("matplotlib", SEARCH)
+_UNUSED = ("matplotlib", "sklearn")
 
 
 @contextmanager

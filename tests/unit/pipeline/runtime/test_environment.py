@@ -22,7 +22,7 @@ import matplotlib.figure, sklearn.metrics
 """
 SEARCH = """
 from pipeline.runtime import environment
-with environment.heavy_imports(needed=(environment.SEARCH,)):
+with environment.heavy_imports(needed=("sklearn",)):
     from keras_tuner.src.tuners import bayesian
 assert bayesian.sklearn
 """
