@@ -4,9 +4,9 @@
     python -m bench.scale --times 1 16 64 --steps 200
 
 Copies are real digits, each time shifted otherwise by up to four pixels, so no two copies are equal. Memory
-is that of the run's process and its children (what they share counts in each), sampled while a node runs;
-nodes that overlap see each other. The Trainer takes the same number of steps each time, since its time
-follows its steps; its images per second tell whether reading keeps up with them.
+is that of the run's process and its children (what they share counts once: Linux's proportional set size),
+sampled while a node runs; nodes that overlap see each other. The Trainer takes the same number of steps
+each time, since its time follows its steps; its images per second tell whether reading keeps up with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,8 +31,7 @@ from components.image_example_gen.sources import idx
 from pipeline.config import PipelineConfig
 from pipeline.history.records import History, Run
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SAMPLE_S = 0.1
+SAMPLE_S = 0.3  # to look takes some 20 ms
 BATCH = 10_000
 MEMORY_GOAL_GB = 2.0
 TEST_IMAGES = 10_000
@@ -81,7 +79,7 @@ def _header(*shape: int) -> bytes:
 
 @dataclass
 class Memory:
-    """Resident bytes of a process and all below it, sampled until `stop` is set."""
+    """Bytes of memory that a process and all below it hold, sampled until `stop` is set."""
 
     pid: int
     stop: threading.Event = field(default_factory=threading.Event)
@@ -90,7 +88,7 @@ class Memory:
     def watch(self) -> None:
         """Sample until stopped."""
         while not self.stop.wait(SAMPLE_S):
-            self.samples.append((time.time(), sum(map(_resident, _tree(self.pid)))))
+            self.samples.append((time.time(), sum(map(_held, _tree(self.pid)))))
 
     def peak(self, begin: float, end: float) -> float:
         """The most in a time, in GB; at least the sample that is nearest."""
@@ -108,11 +106,12 @@ def _tree(pid: int) -> Iterator[int]:
         return  # it has ended
 
 
-def _resident(pid: int) -> int:
+def _held(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except OSError:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
         return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.serving_validator import tied
+from components.serving_validator import standby, tied
 from components.serving_validator.checks import MachineError, RefusedError
 from serving.client import Client
 from serving.protocol.errors import ServingError
@@ -35,7 +35,7 @@ class Ports:
 class Server:
     """A server that was started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | standby.Standby, ports: Ports, log: Path) -> None:
         """It may still import TensorFlow."""
         self._process, self._ports, self._log = process, ports, log
 
@@ -49,8 +49,8 @@ class Server:
         ends_at = time.monotonic() + START_S
         waiting = {"rest": self._ports.rest, "grpc": self._ports.grpc}
         while waiting:
-            if self._process.poll() is not None:
-                code = self._process.returncode
+            code = self._process.poll()
+            if code is not None:
                 raise MachineError(f"the server ended with code {code}: {_last_line(self._log)}")
             if time.monotonic() > ends_at:
                 raise MachineError(
@@ -74,38 +74,40 @@ def serving(base: Path, binary: str, log: Path) -> Iterator[Server]:
         log: file for what the server says.
     """
     ports = Ports(*_free_ports(2))
+    process = _start(base, binary, ports, log)
+    try:
+        yield Server(process, ports, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _start(base: Path, binary: str, ports: Ports, log: Path) -> subprocess.Popen[bytes] | standby.Standby:
+    if binary:
+        command = [binary, f"--port={ports.grpc}", f"--rest_api_port={ports.rest}"]
+        command += [f"--model_name={MODEL}", f"--model_base_path={base}"]
+    else:
+        options = ["--host", HOST, "--model-name", MODEL, "--model-dir", str(base)]
+        options += ["--rest-port", str(ports.rest), "--port", str(ports.grpc)]
+        waiting = standby.take()
+        if waiting is not None:
+            waiting.serve(options, log)
+            return waiting
+        command = [sys.executable, "-m", "serving", *options]
     with log.open("wb") as output:
         # Its own process group: a Ctrl-C on the terminal is the run's business, which then ends the server.
-        process = subprocess.Popen(
-            [sys.executable, "-IS", tied.__file__, *_command(base, binary, ports)],
+        return subprocess.Popen(
+            [sys.executable, "-IS", tied.__file__, *command],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
             start_new_session=True,
         )
-        try:
-            yield Server(process, ports, log)
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _command(base: Path, binary: str, ports: Ports) -> list[str]:
-    if binary:
-        return [
-            binary,
-            f"--port={ports.grpc}",
-            f"--rest_api_port={ports.rest}",
-            f"--model_name={MODEL}",
-            f"--model_base_path={base}",
-        ]
-    command = [sys.executable, "-m", "serving", "--host", HOST, "--model-name", MODEL]
-    return [*command, "--model-dir", str(base), "--rest-port", str(ports.rest), "--port", str(ports.grpc)]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -10,6 +10,12 @@ import sys
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-if __name__ == "__main__":
+
+def tie() -> None:
+    """Let this process end with the thread that started it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    tie()
     os.execvp(sys.argv[1], sys.argv[1:])

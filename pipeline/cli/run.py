@@ -153,11 +153,12 @@ def nodes_to_rerun(given: Iterable[str]) -> frozenset[str]:
 
 def run_and_report(config: PipelineConfig, rerun: Collection[str] = ()) -> int:
     """Run the pipeline with a live view and a summary; returns the exit code."""
+    imported_here = "tensorflow" not in sys.modules
 
     def work(view: RunView, run_id: str) -> Outcome:
         from pipeline.local import session  # imported by with_live_view, with a note on the terminal
 
-        return session.run(config, view, run_id, rerun)
+        return session.run(config, view, run_id, rerun, may_fork=imported_here)
 
     def at_once(view: RunView, run_id: str) -> Outcome | None:
         return None if rerun else unchanged.run(config, view, run_id)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.pipeline import Pipeline
 
+from components.serving_validator import standby
 from pipeline import definition
 from pipeline.config import PipelineConfig
 from pipeline.history import records, report_page
@@ -26,9 +27,27 @@ T = TypeVar("T")
 
 
 def run(
-    config: PipelineConfig, observer: runner.Observer, run_id: str, rerun: Collection[str] = ()
+    config: PipelineConfig,
+    observer: runner.Observer,
+    run_id: str,
+    rerun: Collection[str] = (),
+    may_fork: bool = False,
 ) -> Outcome:
-    """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log."""
+    """Run the pipeline; what goes wrong in it is part of the outcome, with the details in the log.
+
+    Args:
+        config: what to run.
+        observer: is told about each node.
+        run_id: recorded in ML Metadata.
+        rerun: nodes that execute even where their results are cached.
+        may_fork: TensorFlow has done nothing in this process but be imported, so that ServingValidator's
+            server may come from a fork.
+    """
+    with standby.process() if may_fork else contextlib.nullcontext():
+        return _run(config, observer, run_id, rerun)
+
+
+def _run(config: PipelineConfig, observer: runner.Observer, run_id: str, rerun: Collection[str]) -> Outcome:
     config = with_previous_data(config)
     pipeline = definition.create_pipeline(config)
 
