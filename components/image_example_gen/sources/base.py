@@ -271,17 +271,3 @@ def oriented(images: NDArray[np.uint8], orient: Orient) -> NDArray[np.uint8]:
 def relative(path: Path, folder: Path) -> str:
     """A path as ids have it."""
     return path.relative_to(folder).as_posix()
-
-
-def read_file(folder: Path, name: str) -> bytes:
-    """The content of a file, by its path within the data set's folder.
-
-    Raises:
-        SourceError: where it cannot be read.
-    """
-    try:
-        # A Path for each of a million files, and a buffer, would take longer than to read them.
-        with open(f"{folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
-    except OSError as error:
-        raise SourceError(folder / name, error.strerror or str(error)) from None

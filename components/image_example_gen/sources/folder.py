@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.image_example_gen.sources import picture_files
 from components.image_example_gen.sources.base import (
     SPLIT_NAMES,
     SPLITS,
@@ -27,14 +28,10 @@ from components.image_example_gen.sources.base import (
     Part,
     Pictures,
     SourceError,
-    in_batches,
-    read_file,
 )
 from components.image_example_gen.sources.pictures import SUFFIXES
 from components.image_example_gen.sources.survey import Survey, in_order
 from trainer import features
-
-_PART = 4096  # files
 
 
 @dataclass(frozen=True)
@@ -63,20 +60,12 @@ class ClassFolders:
         return survey.result(self.name, self._classes, notes)
 
     def parts(self, data: DataSet | None = None) -> Iterator[Part]:  # noqa: ARG002 (base.Source's)
-        """See base.Source: some thousand files each."""
-        for split, files in self._files[0].items():
-            for first in range(0, len(files), _PART):
-                some = tuple(files[first : first + _PART])
-                yield Part(split, first, len(some), some)
+        """See base.Source."""
+        return picture_files.parts(self._files[0])
 
     def read(self, part: Part, at: NDArray[np.int64] | None = None) -> Iterator[Pictures]:
         """See base.Source."""
-        places = range(part.count) if at is None else at.tolist()
-        files: tuple[tuple[str, int], ...] = part.what
-        chosen = ((*files[place], place) for place in places)
-        yield from in_batches(
-            (read_file(self.folder, name), label, name, place) for name, label, place in chosen
-        )
+        return picture_files.read(self.folder, part, at)
 
     @cached_property
     def _roots(self) -> dict[str, Path]:

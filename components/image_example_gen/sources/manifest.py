@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.image_example_gen.sources import picture_files
 from components.image_example_gen.sources.base import (
     SPLIT_NAMES,
     SPLITS,
@@ -26,8 +27,6 @@ from components.image_example_gen.sources.base import (
     Part,
     Pictures,
     SourceError,
-    in_batches,
-    read_file,
 )
 from components.image_example_gen.sources.pictures import SUFFIXES
 from components.image_example_gen.sources.survey import Survey, in_order
@@ -37,7 +36,6 @@ MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "id")
 LABEL_COLUMNS = ("label", "class", "target", "category", "class_name")
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
-_PART = 4096  # files
 _MAX_FIELD = 1 << 20  # characters of a row's field
 
 
@@ -70,21 +68,15 @@ class Manifest:
         return survey.result(self.name, self._classes)
 
     def parts(self, data: DataSet | None = None) -> Iterator[Part]:  # noqa: ARG002 (base.Source's)
-        """See base.Source: some thousand rows each."""
+        """See base.Source."""
         labels = {name: label for label, name in enumerate(self._classes)}
-        for split, rows in self._rows.items():
-            for first in range(0, len(rows), _PART):
-                some = tuple((row.path, labels[row.label]) for row in rows[first : first + _PART])
-                yield Part(split, first, len(some), some)
+        return picture_files.parts(
+            {split: ((row.path, labels[row.label]) for row in rows) for split, rows in self._rows.items()}
+        )
 
     def read(self, part: Part, at: NDArray[np.int64] | None = None) -> Iterator[Pictures]:
         """See base.Source."""
-        places = range(part.count) if at is None else at.tolist()
-        files: tuple[tuple[str, int], ...] = part.what
-        chosen = ((*files[place], place) for place in places)
-        yield from in_batches(
-            (read_file(self.folder, name), label, name, place) for name, label, place in chosen
-        )
+        return picture_files.read(self.folder, part, at)
 
     @cached_property
     def _classes(self) -> list[str]:
