@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -22,6 +23,7 @@ from components.evaluator.tally import Tally
 from components.shared import answers, classifier, examples
 from components.shared.answers import Mistake
 from components.shared.classifier import Classifier, ModelError
+from components.shared.examples import Examples
 from components.shared.lite import LiteModel
 from trainer.features import ImageInput
 
@@ -99,6 +101,18 @@ class Part:
     lite: LiteCounts | None = None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Some examples of a file, from its row `row` on, and what the models say: see Part."""
+
+    row: int
+    examples: Examples
+    said: NDArray[np.float32]
+    in_production: NDArray[np.float32] | None
+    baseline_refused: str
+    lite: LiteCounts | None
+
+
 def merge(parts: Iterable[Part], sample: int) -> Part:
     """All parts as one."""
     every = list(parts)
@@ -107,7 +121,7 @@ def merge(parts: Iterable[Part], sample: int) -> Part:
     return Part(
         tally=reduce(lambda one, other: one + other, tallies) if tallies else None,
         mistakes=tuple(_worst(mistake for part in every for mistake in part.mistakes)),
-        sample=tuple(heapq.nsmallest(sample, (pair for part in every for pair in part.sample))),
+        sample=tuple(sorted(pair for part in every for pair in part.sample)[:sample]),
         refused=max(part.refused for part in every) if every else "",
         baseline_refused=max(part.baseline_refused for part in every) if every else "",
         lite=reduce(lambda one, other: one + other, lites) if lites else None,
@@ -131,37 +145,48 @@ class Answer(beam.DoFn):
     def process(self, element: tuple[int, str]) -> Iterator[Part]:
         """Stream the file through the models."""
         number, path = element
-        part, baseline = Part(), self._baseline
+        part = Part()
         with answers.writing(self._job.output, number, self._job.files) as writer:
-            for row, some in _numbered(path, self._job.batch):
-                try:
-                    said = _ask(self._candidate, some)
-                    lite = self._ask_lite(some, said) if self._lite else None
-                except ModelError as error:
-                    yield Part(refused=str(error))
-                    return
-                other, refused = None, ""
-                if baseline is not None:
-                    try:
-                        other = _ask(baseline, some)
-                        if other.shape != said.shape:
-                            raise ModelError(f"it knows {other.shape[1]} classes, not {said.shape[1]}")
-                    except ModelError as error:
-                        # A model of another problem is in production: nothing can be lost against it.
-                        other, refused, baseline = None, str(error), None
-                ids = [_id(at, path, row + place) for place, at in enumerate(some.ids)]
-                writer.write(ids, some.labels, said)
-                found = Part(
-                    tally=tally.count(some.labels, said, other),
-                    mistakes=tuple(_mistakes(some, ids, said)),
-                    sample=tuple(_hashed(some)) if self._job.sample else (),
-                    baseline_refused=refused,
-                    lite=lite,
-                )
-                part = merge((part, found), self._job.sample)
+            try:
+                for asked in _ahead(self._asked(path)):
+                    some, said = asked.examples, asked.said
+                    ids = [_id(at, path, asked.row + place) for place, at in enumerate(some.ids)]
+                    writer.write(ids, some.labels, said)
+                    found = Part(
+                        tally=tally.count(some.labels, said, asked.in_production),
+                        mistakes=tuple(_mistakes(some, ids, said)),
+                        sample=tuple(_hashed(some)) if self._job.sample else (),
+                        baseline_refused=asked.baseline_refused,
+                        lite=asked.lite,
+                    )
+                    part = merge((part, found), self._job.sample)
+            except ModelError as error:
+                part = Part(refused=str(error))
         yield part
 
-    def _ask_lite(self, some: examples.Examples, said: NDArray[np.float32]) -> LiteCounts:
+    def _asked(self, path: str) -> Iterator[_Asked]:
+        """What the models say of a file, batch by batch.
+
+        Raises:
+            ModelError: where the candidate does not answer.
+        """
+        baseline, row = self._baseline, 0
+        for some in examples.read([path], self._job.batch):
+            said = _ask(self._candidate, some)
+            lite = self._ask_lite(some, said) if self._lite else None
+            other, refused = None, ""
+            if baseline is not None:
+                try:
+                    other = _ask(baseline, some)
+                    if other.shape != said.shape:
+                        raise ModelError(f"it knows {other.shape[1]} classes, not {said.shape[1]}")
+                except ModelError as error:
+                    # A model of another problem is in production: nothing can be lost against it.
+                    other, refused, baseline = None, str(error), None
+            yield _Asked(row, some, said, other, refused, lite)
+            row += len(some.labels)
+
+    def _ask_lite(self, some: Examples, said: NDArray[np.float32]) -> LiteCounts:
         assert self._lite is not None
         assert self._job.images is not None
         # The candidate has decoded every one.
@@ -184,15 +209,16 @@ def run(pipeline: beam.Pipeline, job: Job, paths: list[str]) -> beam.PCollection
     )
 
 
-def _numbered(path: str, batch: int) -> Iterator[tuple[int, examples.Examples]]:
-    """Batches, and the place of the first example of each in the file."""
-    row = 0
-    for some in examples.read([path], batch):
-        yield row, some
-        row += len(some.labels)
+def _ahead(batches: Iterator[_Asked]) -> Iterator[_Asked]:
+    """The same, each made in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (asked := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield asked
 
 
-def _ask(model: Classifier, some: examples.Examples) -> NDArray[np.float32]:
+def _ask(model: Classifier, some: Examples) -> NDArray[np.float32]:
     said = model.of_examples(some.records)
     if some.labels.min() < 0:
         raise ValueError("an example has no label")
@@ -206,7 +232,7 @@ def _id(given: bytes, path: str, row: int) -> str:
     return given.decode(errors="replace") or f"{path.rpartition('/')[2]}#{row}"
 
 
-def _mistakes(some: examples.Examples, ids: list[str], said: NDArray[np.float32]) -> list[Mistake]:
+def _mistakes(some: Examples, ids: list[str], said: NDArray[np.float32]) -> list[Mistake]:
     predicted = said.argmax(axis=1)
     wrong = np.flatnonzero(predicted != some.labels)
     of_label = said[wrong, some.labels[wrong]]
@@ -230,6 +256,6 @@ def _worst(mistakes: Iterable[Mistake]) -> list[Mistake]:
     return heapq.nsmallest(WORST, mistakes, key=lambda mistake: (mistake.label_probability, mistake.id))
 
 
-def _hashed(some: examples.Examples) -> Iterator[tuple[bytes, bytes]]:
+def _hashed(some: Examples) -> Iterator[tuple[bytes, bytes]]:
     for raw, record in zip(some.raw, some.records.numpy(), strict=True):
         yield hashlib.blake2b(raw, digest_size=8).digest(), record

@@ -109,7 +109,7 @@ def json_file(artifact: Artifact, name: str) -> dict[str, Any]:
 def records(paths: Sequence[str], batch: int = BATCH) -> Iterator[tf.Tensor]:
     """The serialized examples of files, one file after the other: string tensors [n]."""
     zipped = bool(paths) and all(path.endswith(".gz") for path in paths)
-    yield from tf.data.TFRecordDataset(list(paths), "GZIP" if zipped else "").batch(batch)
+    yield from tf.data.TFRecordDataset(list(paths), "GZIP" if zipped else "").batch(batch).prefetch(1)
 
 
 def read(paths: Sequence[str], batch: int = BATCH) -> Iterator[Examples]:
