@@ -5,7 +5,8 @@ One picture at a time, so that a picture's pixels are the same in a batch of any
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
@@ -44,29 +45,25 @@ def decode_files(files: tf.Tensor, shape: ImageShape, fit: str) -> tf.Tensor:
     if fit == FIT_CENTER and shape.channels != 1:
         raise ValueError(f"digits have one channel, not {shape.channels}")
 
-    channels = shape.channels
-
-    # These two are most of the graph: traced once, for both ways below.
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    def stored(content: tf.Tensor) -> tf.Tensor:
-        return decode_grey(content) if fit == FIT_CENTER else decode(content, channels)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, channels], tf.uint8)], autograph=False)
-    def fitted(image: tf.Tensor) -> tf.Tensor:
-        return _digit(image, shape) if fit == FIT_CENTER else resize(image, shape, fit)
-
-    def each(turned: bool) -> tf.Tensor:
-        def one(content: tf.Tensor) -> tf.Tensor:
-            image = stored(content)
-            return fitted(_upright(image, orientation(content)) if turned else image)
-
-        # One after the other: a photo takes some hundred megabytes on its way.
-        signature = tf.TensorSpec(shape, tf.uint8)
-        return tf.map_fn(one, files, parallel_iterations=1, fn_output_signature=signature)
+    def image(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        content, turned = inputs
+        stored = decode_grey(content) if fit == FIT_CENTER else decode(content, shape.channels)
+        upright = _upright(stored, turned)
+        return _digit(upright, shape) if fit == FIT_CENTER else resize(upright, shape, fit)
 
     # To read an orientation takes ten times as long as to decode a small picture, and so does a tf.cond for
     # each that leaves it out: operations in a branch that is not taken cost time too.
-    return tf.cond(tf.reduce_any(_has_exif(files)), lambda: each(turned=True), lambda: each(turned=False))
+    turned = tf.cond(
+        tf.reduce_any(_has_exif(files)),
+        lambda: _one_by_one(orientation, files, tf.TensorSpec([], tf.int32)),
+        lambda: tf.ones_like(tf.strings.length(files)),
+    )
+    return _one_by_one(image, (files, turned), tf.TensorSpec(shape, tf.uint8))
+
+
+def _one_by_one(function: Callable[[Any], tf.Tensor], elements: Any, signature: tf.TensorSpec) -> tf.Tensor:
+    # Not side by side: a photo takes some hundred megabytes on its way.
+    return tf.map_fn(function, elements, parallel_iterations=1, fn_output_signature=signature)
 
 
 def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
@@ -173,38 +170,42 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
     values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
     size = tf.size(values)
 
-    def byte(at: tf.Tensor) -> tf.Tensor:
-        inside = (at >= 0) & (at < size)
-        return tf.where(inside, tf.gather(values, tf.clip_by_value(at, 0, tf.maximum(size - 1, 0))), 0)
+    def bytes_at(at: tf.Tensor, count: int) -> tf.Tensor:
+        """int32 [..., count] from each place on; 0 outside."""
+        places = at[..., None] + tf.range(count)
+        inside = (places >= 0) & (places < size)
+        return tf.where(inside, tf.gather(values, tf.clip_by_value(places, 0, tf.maximum(size - 1, 0))), 0)
 
-    def is_exif(at: tf.Tensor) -> tf.Tensor:
-        marked = tf.equal(byte(at + 1), _EXIF_MARKER)
+    def is_exif(segment: tf.Tensor) -> tf.Tensor:
         expected = tf.constant(list(_EXIF), tf.int32)
-        return marked & tf.reduce_all(tf.equal(byte(at + 4 + tf.range(len(_EXIF))), expected))
+        return tf.equal(segment[1], _EXIF_MARKER) & tf.reduce_all(tf.equal(segment[4:], expected))
+
+    def head_at(at: tf.Tensor) -> tf.Tensor:
+        return bytes_at(at, 4 + len(_EXIF))
 
     def goes_on(at: tf.Tensor) -> tf.Tensor:
-        segment = tf.equal(byte(at), 0xFF) & tf.not_equal(byte(at + 1), _SCAN_MARKER)
-        return segment & (at + 4 <= size) & tf.logical_not(is_exif(at))
+        segment = head_at(at)
+        begins = tf.equal(segment[0], 0xFF) & tf.not_equal(segment[1], _SCAN_MARKER)
+        return begins & (at + 4 <= size) & tf.logical_not(is_exif(segment))
 
     def next_segment(at: tf.Tensor) -> tf.Tensor:
-        return at + 2 + tf.maximum(byte(at + 2) * 256 + byte(at + 3), 2)
+        length = bytes_at(at + 2, 2)
+        return at + 2 + tf.maximum(length[0] * 256 + length[1], 2)
 
     def look() -> tf.Tensor:
         at = tf.while_loop(goes_on, lambda at: (next_segment(at),), (tf.constant(2),))[0]
         tiff = at + 4 + len(_EXIF)
-        little = tf.equal(byte(tiff), ord("I"))
+        little = tf.equal(bytes_at(tiff, 1)[0], ord("I"))
 
         def number(at: tf.Tensor, length: int) -> tf.Tensor:
-            parts = [byte(at + place) for place in range(length)]
-            forward = sum(part * 256**place for place, part in enumerate(parts))
-            backward = sum(part * 256**place for place, part in enumerate(reversed(parts)))
-            return tf.where(little, forward, backward)
+            weights = [256**place for place in range(length)]
+            return tf.reduce_sum(bytes_at(at, length) * tf.where(little, weights, weights[::-1]), -1)
 
         directory = tiff + tf.clip_by_value(number(tiff + 4, 4), 0, size)
         entries = directory + 2 + 12 * tf.range(tf.clip_by_value(number(directory, 2), 0, 1024))
         here = tf.equal(number(entries, 2), _ORIENTATION)
         found = tf.reduce_max(tf.where(here, number(entries + 8, 2), 0))
-        return tf.where(is_exif(at) & (found >= 1) & (found <= 8), found, 1)
+        return tf.where(is_exif(head_at(at)) & (found >= 1) & (found <= 8), found, 1)
 
     return tf.cond(_is_jpeg(content), look, lambda: tf.constant(1))
 
@@ -212,12 +213,12 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Undo what the camera was turned by: the same eight cases as Pillow's exif_transpose."""
 
-    def any_of(*values: int) -> tf.Tensor:
-        return tf.reduce_any(tf.equal(orientation, values))
-
     def turned() -> tf.Tensor:
-        upright = tf.cond(any_of(5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-        upright = tf.cond(any_of(2, 3, 6, 7), lambda: upright[:, ::-1], lambda: upright)
-        return tf.cond(any_of(3, 4, 7, 8), lambda: upright[::-1], lambda: upright)
+        axes = tf.gather([[0, 1, 2]] * 5 + [[1, 0, 2]] * 4, orientation)
+        mirrored = tf.gather(
+            [(at in (3, 4, 7, 8), at in (2, 3, 6, 7), False) for at in range(9)], orientation
+        )
+        # tf.reverse takes no axes that are known only then.
+        return tf.raw_ops.Reverse(tensor=tf.transpose(image, axes), dims=mirrored)
 
     return tf.cond(tf.equal(orientation, 1), lambda: image, turned)
