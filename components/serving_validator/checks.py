@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.shared import classifier, examples
+from components.shared.classifier import Classifier
 from serving.client import Client, TransportName
 from serving.protocol.errors import Code, ServingError
 from trainer import features
@@ -55,22 +56,24 @@ class MachineError(Exception):
     """The candidate could not be tried on this machine at this time, which is no verdict; one line."""
 
 
-def load(model_dir: Path) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
-    """The model's signatures, in this process.
+def load(model_dir: str) -> Classifier:
+    """The model in this process, where the Evaluator may have it too.
 
     Raises:
         RefusedError: where it does not load, or a signature is missing.
     """
     try:
-        signatures = tf.saved_model.load(str(model_dir)).signatures
+        model = classifier.load(model_dir)
     except Exception as error:  # TensorFlow raises whatever its parts raise
         if classifier.is_fault_of_machine(error):
             raise
-        raise RefusedError(f"the model does not load: {_first_line(error)}") from error
-    missing = [name for name in SIGNATURES if name not in signatures]
+        raise RefusedError(f"the model does not load: {_first_line(error.__cause__ or error)}") from error
+    missing = [name for name in SIGNATURES if name not in model.signatures]
     if missing:
-        raise RefusedError(f"signature {missing[0]} is missing; there are {', '.join(sorted(signatures))}")
-    return dict(signatures)
+        raise RefusedError(
+            f"signature {missing[0]} is missing; there are {', '.join(sorted(model.signatures))}"
+        )
+    return model
 
 
 def requests(
@@ -231,7 +234,7 @@ def _told(text: str, error: ServingError) -> Exception:
     return MachineError(text) if error.code in _OF_MACHINE else RefusedError(text)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """What an error says, in one line; TensorFlow puts the nodes of the graph around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0] == "Graph execution error:":

@@ -78,13 +78,11 @@ def _validate(
     input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any], report: Report
 ) -> None:
     model = artifact_utils.get_single_instance(input_dict["model"])
+    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
     with tempfile.TemporaryDirectory(prefix="serving-validator-") as scratch:
         version_dir = Path(scratch) / model_server.MODEL / "1"
         # Wherever the artifact lies, a server reads files of this machine, in a folder with a number.
-        io_utils.copy_dir(
-            path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)),
-            str(version_dir),
-        )
+        io_utils.copy_dir(folder, str(version_dir))
         paths = examples.split_files(
             artifact_utils.get_single_instance(input_dict["examples"]), exec_properties["split"]
         )
@@ -92,7 +90,8 @@ def _validate(
         report.examples = len(sample)
         log = Path(scratch) / "server.log"
         with model_server.serving(version_dir.parent, exec_properties["server_binary"], log) as server:
-            signatures = checks.load(version_dir)
+            loaded = checks.load(folder)
+            signatures = loaded.signatures
             report.warmup_requests = checks.check_warmup(version_dir, signatures)
             inputs = checks.requests(signatures, sample)
             expected = {

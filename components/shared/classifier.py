@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -86,7 +87,11 @@ def batch_size(height: int, width: int) -> int:
 
 
 class Classifier:
-    """A SavedModel; the class that it gives an image is the one with the highest probability."""
+    """A SavedModel; the class that it gives an image is the one with the highest probability.
+
+    Attributes:
+        signatures: its functions, by name; they work for as long as this object is there.
+    """
 
     def __init__(self, folder: str) -> None:
         """Load it.
@@ -97,7 +102,7 @@ class Classifier:
         try:
             # The object keeps the variables of its signatures alive.
             self._model = tf.saved_model.load(folder)
-            self._signatures = dict(self._model.signatures)
+            self.signatures: dict[str, Any] = dict(self._model.signatures)
         except (KeyError, ValueError, OSError, AttributeError, tf.errors.OpError) as error:
             if is_fault_of_machine(error):
                 raise
@@ -161,7 +166,7 @@ class Classifier:
     @property
     def can_decode(self) -> bool:
         """Whether it says what it makes of picture files."""
-        return features.SIGNATURE_DECODE in self._signatures
+        return features.SIGNATURE_DECODE in self.signatures
 
     def decoded(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
         """What the network gets of picture files: uint8 [N, H, W], with colours [N, H, W, C].
@@ -182,16 +187,16 @@ class Classifier:
         if not self.can_decode:
             return []
         shape = (
-            self._signatures[features.SIGNATURE_PIXELS].structured_input_signature[1][features.IMAGE].shape
+            self.signatures[features.SIGNATURE_PIXELS].structured_input_signature[1][features.IMAGE].shape
         )
         blank = tf.io.encode_png(tf.zeros([*shape[1:3], shape[3] if len(shape) == 4 else 1], tf.uint8))
-        outputs = self._signatures[features.SIGNATURE_DECODE](**{features.IMAGE_BYTES: blank[None]})
+        outputs = self.signatures[features.SIGNATURE_DECODE](**{features.IMAGE_BYTES: blank[None]})
         return [name.decode() for name in outputs[features.NAMES].numpy()[0]]
 
     def _signature(self, name: str) -> Callable[..., dict[str, tf.Tensor]]:
-        if name not in self._signatures:
+        if name not in self.signatures:
             raise ModelError(f"it cannot be asked: it has no signature {name!r}")
-        found: Callable[..., dict[str, tf.Tensor]] = self._signatures[name]
+        found: Callable[..., dict[str, tf.Tensor]] = self.signatures[name]
         return found
 
     def _ask(self, signature: str, name: str, value: tf.Tensor) -> NDArray[np.float32]:
