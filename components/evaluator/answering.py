@@ -210,7 +210,7 @@ def run(pipeline: beam.Pipeline, job: Job, paths: list[str]) -> beam.PCollection
 
 
 def _ahead(batches: Iterator[_Asked]) -> Iterator[_Asked]:
-    """The same, each made in a thread while the one before it is in use."""
+    """The same, each made beside the use of the one before: models compute without Python's lock."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (asked := coming.result()) is not None:
