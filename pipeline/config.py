@@ -508,5 +508,16 @@ def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
 
 def _unknown(key: str) -> str:
     near = difflib.get_close_matches(key, list(keys()), n=1)
-    hint = f": did you mean {near[0]}?" if near else f"; there are {', '.join(keys())}"
+    hint = f": did you mean {near[0]}?" if near else f"; there are {', '.join(_near_in_the_tree(key))}"
     return f"unknown setting {key!r}{hint}"
+
+
+def _near_in_the_tree(key: str) -> Iterable[str]:
+    """What the last section that a key names right holds; sections as `name.…`: all would fill a screen."""
+    section = ""
+    for part in key.split("."):
+        if not any(known.startswith(f"{section}{part}.") for known in keys()):
+            break
+        section += f"{part}."
+    inside = (known.removeprefix(section).partition(".") for known in keys() if known.startswith(section))
+    return dict.fromkeys(f"{section}{name}.…" if rest else f"{section}{name}" for name, _, rest in inside)

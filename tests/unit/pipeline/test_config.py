@@ -41,8 +41,11 @@ def test_later_settings_win_and_earlier_ones_of_the_section_stay() -> None:
     ("setting", "said"),
     [
         ("gates.acuracy=0.5", "did you mean gates.accuracy"),
-        ("gates=0.5", "unknown setting 'gates'"),
-        ("nothing.like.it=1", "unknown setting 'nothing.like.it'"),
+        ("gates=0.5", "unknown setting 'gates'; there are gates.accuracy, gates.class_accuracy, "),
+        (
+            "nothing.like.it=1",
+            "unknown setting 'nothing.like.it'; there are name, root, cache, overlap, data.…, ",
+        ),
         ("gates.accuracy", "not of the form key=value"),
         ("gates.accuracy=high", "gates.accuracy: "),
         ("gates.accuracy=1.5", "gates.accuracy: "),
