@@ -32,7 +32,7 @@ def augmentation(params: Params) -> Sequence[keras.layers.Layer]:
             )
         )
     elif params.shift:
-        layers.append(RandomShift(params.shift, seed=params.seed, name="shift"))
+        layers.append(RandomShift(params.shift, params.shift_fill, seed=params.seed, name="shift"))
     if params.crop:
         layers.append(RandomCrop(params.crop, seed=params.seed, name="crop"))
     if params.flip:
@@ -132,18 +132,20 @@ class RandomContrast(_Random):
 
 
 class RandomShift(keras.layers.Layer):
-    """Moves each image by a whole number of pixels in each direction; what moves in is zero."""
+    """Moves each image by a whole number of pixels in each direction."""
 
-    def __init__(self, pixels: int, seed: int, **kwargs: object) -> None:
+    def __init__(self, pixels: int, fill: str, seed: int, **kwargs: object) -> None:
         """Make the layer.
 
         Args:
             pixels: the largest shift in each direction, in pixels.
+            fill: what moves in: `zeros`, or the image mirrored at its border, `reflect`.
             seed: makes the sequence of shifts reproducible.
             **kwargs: keras.layers.Layer's own.
         """
         super().__init__(**kwargs)
         self.pixels = pixels
+        self._mode = "REFLECT" if fill == "reflect" else "CONSTANT"
         self._seeds = keras.random.SeedGenerator(seed)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -154,7 +156,7 @@ class RandomShift(keras.layers.Layer):
         count = tf.shape(images)[0]
         reach = self.pixels
         offsets = keras.random.randint((count, 2), 0, 2 * reach + 1, dtype="int32", seed=self._seeds)
-        padded = tf.pad(images, [[0, 0], [reach, reach], [reach, reach], [0, 0]])
+        padded = tf.pad(images, [[0, 0], [reach, reach], [reach, reach], [0, 0]], self._mode)
         rows = offsets[:, :1] + tf.range(height)
         columns = offsets[:, 1:] + tf.range(width)
         padded = tf.gather(padded, rows, axis=1, batch_dims=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from trainer.muon import MuonSGD
 from trainer.recipes import Params
 
 
@@ -25,7 +26,11 @@ def build_optimizer(params: Params, steps: int) -> keras.optimizers.Optimizer:
         arguments |= {"momentum": params.momentum, "nesterov": params.momentum > 0}
     if params.optimizer == "adamw":
         arguments |= {"beta_2": 0.99, "weight_decay": params.weight_decay}
-    kind = _by_name(keras.optimizers, params.optimizer)
+    if params.optimizer == "muon_sgd":
+        arguments["momentum"] = params.momentum
+        kind = MuonSGD
+    else:
+        kind = _by_name(keras.optimizers, params.optimizer)
     if params.weight_average_grows:
         kind = _with_growing_average(kind)
     optimizer = _made(kind, arguments, params.optimizer_arguments, "optimizer_arguments")

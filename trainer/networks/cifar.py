@@ -1,8 +1,9 @@
-"""A network that learns small photos with few operations: 236 million forward for 32 x 32 x 3.
+"""A network that learns small photos with few operations: 903 million forward for 32 x 32 x 3.
 
 After Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498): a first layer that
 whitens patches of 2 x 2 pixels and is computed from the training pictures instead of learned; three blocks
-of two convolutions that begin as the identity where they can; pools for strides; GELU.
+of three convolutions that begin as the identity where they can, the first's output added to the last's;
+pools for strides; GELU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from trainer.networks.layers import FusedBatchNormalization, IdentityFirst, Whit
 from trainer.precision import resolve_precision
 from trainer.recipes import Params
 
-_BLOCKS = (64, 256, 256)  # filters
+_BLOCKS = (128, 384, 512)  # filters
 _SCALE = 1 / 9  # of the features, which keeps the first logits small
 
 
@@ -27,9 +28,11 @@ def build(x: keras.KerasTensor, params: Params) -> keras.KerasTensor:
     for block, filters in enumerate(_BLOCKS, start=1):
         x = _convolution(x, params, dtype, f"conv{block}a", filters)
         x = keras.layers.MaxPooling2D(2, dtype=dtype, name=f"pool{block}")(x)
-        x = _activated(x, dtype, f"{block}a")
-        x = _convolution(x, params, dtype, f"conv{block}b", filters)
-        x = _activated(x, dtype, f"{block}b")
+        x = first = _activated(x, dtype, f"{block}a")
+        for part in "bc":
+            x = _convolution(x, params, dtype, f"conv{block}{part}", filters)
+            x = _activated(x, dtype, f"{block}{part}")
+        x = keras.layers.Add(dtype=dtype, name=f"add{block}")([x, first])
     x = keras.layers.GlobalMaxPooling2D(dtype=dtype, name="maximum")(x)
     return keras.layers.Rescaling(_SCALE, dtype=dtype, name="scale")(x)
 

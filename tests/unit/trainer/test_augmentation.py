@@ -101,7 +101,7 @@ def test_it_is_part_of_a_graph_with_an_unknown_batch_size(blobs: np.ndarray) -> 
 def test_shift_moves_whole_images_within_its_reach() -> None:
     images = np.zeros((64, 9, 7, 1), np.float32)
     images[:, 4, 3] = 1.0
-    layer = RandomShift(2, seed=1)
+    layer = RandomShift(2, "zeros", seed=1)
 
     moved = layer(tf.constant(images), training=True).numpy()
 
@@ -116,9 +116,18 @@ def test_shift_moves_whole_images_within_its_reach() -> None:
 def test_what_moves_out_is_lost_and_zeros_move_in() -> None:
     ones = tf.ones((64, 5, 5, 1))
 
-    moved = RandomShift(1, seed=0)(ones, training=True).numpy()
+    moved = RandomShift(1, "zeros", seed=0)(ones, training=True).numpy()
 
     assert {int(total) for total in moved.sum(axis=(1, 2, 3))} == {16, 20, 25}
+
+
+def test_or_the_mirrored_image_moves_in() -> None:
+    images = places()
+    moved = RandomShift(2, "reflect", seed=0)(tf.constant(images), training=True).numpy()
+    whole = np.pad(images[0], ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    parts = {whole[y : y + 9, x : x + 7].tobytes() for y in range(5) for x in range(5)}
+    assert {image.tobytes() for image in moved} <= parts
+    assert len({image.tobytes() for image in moved}) > 12
 
 
 def places() -> np.ndarray:

@@ -63,6 +63,8 @@ def test_steps_and_epochs_replace_each_other() -> None:
         ("fast", {"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ("fast", {"train_steps": 1, "epochs": 1}, "exactly one of epochs and train_steps must be set"),
         ("fast", {"weight_average_grows": True}, "weight_average_grows needs weight_average"),
+        ("fast", {"shift": 0, "shift_fill": "reflect"}, "shift_fill=reflect needs shift"),
+        ("fast", {"rotation": 5.0, "shift_fill": "reflect"}, "no rotation, scale, shear or elastic"),
         ("fast", {"network": "none"}, "network: this is no network; there are tutorial"),
     ],
 )
@@ -97,3 +99,11 @@ def test_images_that_a_recipe_cannot_take_are_one_clear_line(
     assert message in str(caught.value)
     assert recipe not in str(caught.value).partition("take recipe")[2].split()
     assert str(caught.value).endswith("or set data.size")
+
+
+def test_a_shift_beyond_what_can_be_mirrored_is_refused() -> None:
+    wide = resolve("cifar", shift=16, shift_fill="reflect")
+    setting = "trainer.shift=16 with trainer.shift_fill=reflect"
+    with pytest.raises(ValueError, match=f"16 x 16 pixels are too small for {setting}: take recipe"):
+        wide.check_image_size(ImageShape(16, 16))
+    wide.check_image_size(ImageShape(17, 17))
