@@ -98,7 +98,9 @@ def join(url: str, index: int, root: str) -> list[str]:
             if response.status != HTTPStatus.OK:
                 raise RendezvousError(f"the first pod answers with {response.status} {response.reason}")
             with tarfile.open(fileobj=response, mode="r|") as tar:
-                tar.extractall(root, filter="data")
+                if hasattr(tarfile, "data_filter"):  # Debian 12's Python 3.11.2 has none
+                    tar.extraction_filter = tarfile.data_filter
+                tar.extractall(root)
             return response.headers[_ADDRESSES].split()
     except (OSError, http.client.HTTPException, tarfile.TarError) as error:
         raise RendezvousError(f"the first pod cannot be reached, or has gone: {error}") from error
