@@ -86,8 +86,9 @@ def test_no_rank_and_no_type_ends_the_process(tmp_path: Path, name: str) -> None
                 ask(np.ones([size] * rank, np.float32))
             except ServingError as error:
                 errors.append(error)
-    # ABORTED is what oneDNN's kernels say, on processors where they are taken; TF Serving passes it on too.
-    assert {error.code for error in errors} <= {Code.INVALID_ARGUMENT, Code.ABORTED}
+    # What oneDNN's kernels of these say, on processors where they are taken; TF Serving passes it on too.
+    aborted = {Code.ABORTED} if name in {"softmax", "transposed"} else set()
+    assert {error.code for error in errors} <= {Code.INVALID_ARGUMENT} | aborted
     assert sum("expects shape" in error.message for error in errors) == (18 if guarded else 0)
     for dtype in (np.float64, np.int32, np.uint8, np.bool_, np.complex64, np.float16, object):
         with pytest.raises(ServingError) as caught:
