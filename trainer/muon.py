@@ -48,7 +48,9 @@ class MuonSGD(keras.optimizers.SGD):
         Raises:
             ValueError: for an argument out of its range.
         """
-        if kernel_ratio <= 0 or iterations < 1 or not 0 <= kernel_momentum < 1:
+        given = (kernel_ratio, iterations, kernel_momentum)
+        numbers = all(isinstance(value, int | float) for value in given)
+        if not numbers or kernel_ratio <= 0 or iterations < 1 or not 0 <= kernel_momentum < 1:
             raise ValueError(
                 "kernel_ratio must be above 0, iterations at least 1, kernel_momentum 0 or more and below 1"
             )

@@ -30,7 +30,9 @@ def test_a_direction_is_nearly_orthogonal(side: int, channels: int, filters: int
     assert np.median(values) > 0.5
 
 
-@pytest.mark.parametrize("wrong", [{"kernel_ratio": 0.0}, {"iterations": 0}, {"kernel_momentum": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"kernel_ratio": 0.0}, {"iterations": 0}, {"kernel_momentum": 1.0}, {"kernel_ratio": "a"}]
+)
 def test_what_it_cannot_do_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} "):
         MuonSGD(**wrong)
