@@ -19,7 +19,7 @@ from trainer.batches import Split
 from trainer.estimator_model import EstimatorModel
 from trainer.features import IMAGE
 from trainer.fit import Splits
-from trainer.networks.layers import MeanWithMirrorImages
+from trainer.networks.layers import MeanOfViews, Views
 from trainer.networks.retrain import FEATURES
 from trainer.recipes import Params
 
@@ -42,7 +42,7 @@ def head_of(network: keras.Model) -> keras.Model:
     x = features
     for layer in network.layers[at + 1 :]:
         # Features of the validation split are such means already.
-        if not isinstance(layer, MeanWithMirrorImages):
+        if not isinstance(layer, MeanOfViews):
             x = layer(x)
     return keras.Model(features, x, name="head")
 
@@ -52,23 +52,23 @@ def compute(model: EstimatorModel, params: Params, splits: Splits, folder: str) 
 
     Args:
         model: with a network that is_frozen.
-        params: the recipe: with `flip` the training split has each image's mirror image too; with `mirror`
-            the validation split has the means of both.
+        params: the recipe: with `flip` the training split has each image's mirror image too; the
+            validation split has the means of an image's views, where the recipe has several.
         splits: of images.
         folder: where to.
     """
     network = model.given_network
     assert network is not None
     body = keras.Model(network.inputs, network.get_layer(FEATURES).output)
-    if params.mirror:
-        # Without the doubling of images, which would double what is computed below.
-        doubled = network.get_layer("with_mirror_images").output
-        body = keras.Model(doubled, network.get_layer(FEATURES).output)
+    views = next((layer for layer in network.layers if isinstance(layer, Views)), None)
+    if views:
+        # Of one view each.
+        body = keras.Model(views.output, network.get_layer(FEATURES).output)
     features_of = tf.function(lambda images: body(images, training=False), autograph=False)
     began = time.monotonic()
-    train = _computed(splits, splits.train, features_of, Path(folder, "train.npy"), params.flip, False)
+    train = _computed(splits, splits.train, features_of, Path(folder, "train.npy"), params.flip, None)
     validation = _computed(
-        splits, splits.validation, features_of, Path(folder, "validation.npy"), False, params.mirror
+        splits, splits.validation, features_of, Path(folder, "validation.npy"), False, views
     )
     _LOG.info(
         "features of %d images in %.1f s", splits.train.size + splits.validation.size,
@@ -79,9 +79,9 @@ def compute(model: EstimatorModel, params: Params, splits: Splits, folder: str) 
 
 def _computed(
     splits: Splits, split: Split, features_of: tf.types.experimental.GenericFunction, path: Path,
-    both: bool, mean: bool,
+    both: bool, views: Views | None,
 ) -> Split:  # fmt: skip
-    """A split of features: of each image, of the mirror images behind them, or the means of both."""
+    """A split of features: of each image, and of the mirror images behind them, or means of the views."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = split.size * (2 if both else 1)
     labels = np.zeros(size, np.int64)
@@ -89,18 +89,17 @@ def _computed(
     at = 0
     for inputs, label in batches.evaluation_batches(split, splits.transform, _BATCH):
         images = inputs[IMAGE]
-        found = features_of(images).numpy()
-        if both or mean:
-            mirrored = features_of(images[:, :, ::-1]).numpy()
-        if mean:
-            found = (found + mirrored) / 2
+        if views:
+            found = MeanOfViews(views.count)(features_of(views(images))).numpy()
+        else:
+            found = features_of(images).numpy()
         if kept is None:
             kept = np.lib.format.open_memmap(path, "w+", np.float32, (size, found.shape[1]))
         here = slice(at, at + len(found))
         kept[here], labels[here] = found, label
         if both:
             behind = slice(split.size + at, split.size + at + len(found))
-            kept[behind], labels[behind] = mirrored, label
+            kept[behind], labels[behind] = features_of(images[:, :, ::-1]).numpy(), label
         at += len(found)
     assert kept is not None
     kept.flush()

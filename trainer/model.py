@@ -22,7 +22,7 @@ from trainer.features import (
 )
 from trainer.model_function import ModelFunction
 from trainer.networks import NETWORKS
-from trainer.networks.layers import MeanWithMirrorImages, WithMirrorImages, kernel_initializer
+from trainer.networks.layers import MeanOfViews, Views, kernel_initializer
 from trainer.optimizers import build_optimizer
 from trainer.precision import precision_of
 from trainer.recipes import Params
@@ -50,12 +50,13 @@ def build_network(params: Params, image_shape: ImageShape, num_classes: int) -> 
     x = images
     for layer in augmentation(params):
         x = layer(x)
-    if params.mirror:
-        x = WithMirrorImages(name="with_mirror_images")(x)
+    views = Views(params.mirror, params.answer_shift, name="views")
+    if views.count > 1:
+        x = views(x)
     known = NETWORKS[params.network]
     x = known.build(x, params)
-    if params.mirror:
-        x = MeanWithMirrorImages(dtype="float32", name="mean_with_mirror_images")(x)
+    if views.count > 1:
+        x = MeanOfViews(views.count, dtype="float32", name="mean_of_views")(x)
     if known.trains:
         # Softmax and loss in bfloat16 would keep two digits: the logits are float32 in any precision.
         last = keras.layers.Dense(

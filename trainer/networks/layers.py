@@ -142,27 +142,54 @@ def normalized(x: keras.KerasTensor, dtype: str, block: int) -> keras.KerasTenso
     return keras.layers.ReLU(dtype=dtype, name=f"relu{block}")(x)
 
 
-class WithMirrorImages(keras.layers.Layer):
-    """Outside of training, each image and behind them all each mirror image: 2 N instead of N."""
+class Views(keras.layers.Layer):
+    """Outside of training, each image in several views, all of one view after all of another."""
+
+    def __init__(self, mirror: bool, shift: int, **kwargs: Any) -> None:
+        """Make the layer.
+
+        Args:
+            mirror: whether the mirror image of each view is one too.
+            shift: pixels by which the image is moved to the upper left, and to the lower right; what moves
+                in is its own border, mirrored. 0: it is not moved.
+            **kwargs: keras.layers.Layer's own.
+        """
+        super().__init__(**kwargs)
+        self.mirror, self.shift = mirror, shift
+        self.count = (3 if shift else 1) * (2 if mirror else 1)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Double [N, H, W, C] images outside of training."""
-        return images if training else tf.concat([images, images[:, :, ::-1]], axis=0)
+        """[N, H, W, C] to [count N, H, W, C]; the images as they are in training."""
+        if training:
+            return images
+        views = [images]
+        if self.shift:
+            _, height, width, _ = images.shape
+            border, far = (self.shift, self.shift), 2 * self.shift
+            padded = tf.pad(images, [(0, 0), border, border, (0, 0)], "REFLECT")
+            views += [padded[:, far:, far:], padded[:, :height, :width]]
+        if self.mirror:
+            views += [view[:, :, ::-1] for view in views]
+        return tf.concat(views, axis=0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The batch is of any size."""
         return (None, *input_shape[1:])
 
 
-class MeanWithMirrorImages(keras.layers.Layer):
-    """The mean of what was computed from an image and from its mirror image: N again."""
+class MeanOfViews(keras.layers.Layer):
+    """The mean of what was computed from the views of each image: N again."""
+
+    def __init__(self, count: int, **kwargs: Any) -> None:
+        """Make the layer, for so many views of an image."""
+        super().__init__(**kwargs)
+        self.count = count
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Halve [2 N, F] outside of training."""
+        """[count N, F] to [N, F]; as it is in training."""
         if training:
             return x
-        count = tf.shape(x)[0] // 2
-        return (x[:count] + x[count:]) / 2
+        return tf.reduce_mean(tf.reshape(x, [self.count, -1, x.shape[-1]]), axis=0)
 
 
 class LocalResponseNormalization(keras.layers.Layer):

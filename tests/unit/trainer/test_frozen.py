@@ -88,7 +88,7 @@ def test_the_head_on_features_is_the_network_on_images(base: str, stripes: Datas
     for (rows, labels), (pictures, same) in zip(found, images, strict=True):
         np.testing.assert_array_equal(labels, same)
         np.testing.assert_allclose(head(rows), network(pictures), atol=1e-4)
-    body = keras.Model(network.get_layer("with_mirror_images").output, network.get_layer(FEATURES).output)
+    body = keras.Model(network.get_layer("views").output, network.get_layer(FEATURES).output)
     train = computed.train.computed
     assert train is not None
     pictures = images[0][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -101,9 +102,15 @@ def test_images_that_a_recipe_cannot_take_are_one_clear_line(
     assert str(caught.value).endswith("or set data.size")
 
 
-def test_a_shift_beyond_what_can_be_mirrored_is_refused() -> None:
-    wide = resolve("cifar", shift=16, shift_fill="reflect")
-    setting = "trainer.shift=16 with trainer.shift_fill=reflect"
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        ({"shift": 16, "shift_fill": "reflect"}, "trainer.shift=16 with trainer.shift_fill=reflect"),
+        ({"answer_shift": 16}, "trainer.answer_shift=16"),
+    ],
+)
+def test_a_shift_beyond_what_can_be_mirrored_is_refused(overrides: dict[str, Any], setting: str) -> None:
+    wide = resolve("cifar", **overrides)
     with pytest.raises(ValueError, match=f"16 x 16 pixels are too small for {setting}: take recipe"):
         wide.check_image_size(ImageShape(16, 16))
     wide.check_image_size(ImageShape(17, 17))

@@ -13,6 +13,7 @@ from trainer.networks.layers import (
     Dropout,
     FusedBatchNormalization,
     IdentityFirst,
+    Views,
     Whitening,
     adapt,
     kernel_initializer,
@@ -138,4 +139,31 @@ def test_with_mirror_images_an_answer_does_not_depend_on_the_side() -> None:
     np.testing.assert_allclose(
         network(images), (plain(images) + plain(images[:, :, ::-1])) / 2, atol=1e-5, rtol=1e-4
     )
+    assert network(images[:1], training=True).shape == (1, 10)
+
+
+def test_views_are_the_image_moved_to_two_corners_and_their_mirror_images() -> None:
+    images = photos()
+    views = Views(mirror=True, shift=2)
+    found = tf.split(views(images), views.count)
+    # From each of the corners; two pixels of the border are mirrored there.
+    np.testing.assert_array_equal(found[0], images)
+    np.testing.assert_array_equal(found[1][:, :-2, :-2], images[:, 2:, 2:])
+    np.testing.assert_array_equal(found[1][:, -2:, :-2], images[:, -2:-4:-1, 2:])
+    np.testing.assert_array_equal(found[2][:, 2:, 2:], images[:, :-2, :-2])
+    np.testing.assert_array_equal(found[2][:, 2:, :2], images[:, :-2, 2:0:-1])
+    for view, mirrored in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_array_equal(view[:, :, ::-1], mirrored)
+    np.testing.assert_array_equal(views(images, training=True), images)
+
+
+def test_an_answer_is_the_mean_over_all_views() -> None:
+    images = photos()
+    chosen = resolve("fast", precision="float32", mirror=True, answer_shift=1, shift=0)
+    network = build_network(chosen, ImageShape(12, 12, 3), 10)
+    plain = build_network(resolve("fast", precision="float32", shift=0), ImageShape(12, 12, 3), 10)
+    plain.set_weights(network.get_weights())
+
+    answers = [plain(view) for view in tf.split(Views(mirror=True, shift=1)(images), 6)]
+    np.testing.assert_allclose(network(images), np.mean(answers, axis=0), atol=1e-5, rtol=1e-4)
     assert network(images[:1], training=True).shape == (1, 10)
