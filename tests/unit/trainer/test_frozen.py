@@ -62,8 +62,11 @@ def test_the_second_phase_has_epochs_and_a_learning_rate_of_its_own(base: str) -
 
 
 @pytest.mark.slow
-def test_the_head_on_features_is_the_network_on_images(base: str, stripes: Dataset, tmp_path: Path) -> None:
-    chosen = params(base)
+@pytest.mark.parametrize("answer_shift", [0, 1])
+def test_the_head_on_features_is_the_network_on_images(
+    base: str, stripes: Dataset, tmp_path: Path, answer_shift: int
+) -> None:
+    chosen = params(base, answer_shift=answer_shift)
     split = batches.read_split(stripes.patterns, 1 << 30)
     splits = Splits(split, split, stripes.transform)
     shape = ImageShape(*stripes.images.shape[1:], 1)
@@ -75,7 +78,7 @@ def test_the_head_on_features_is_the_network_on_images(base: str, stripes: Datas
     computed = frozen.compute(whole, chosen, splits, str(tmp_path))
     head = frozen.head_of(network)
 
-    # Each image and its mirror image to train on; the means of both to validate with.
+    # Each image and its mirror image to train on; the means of its views to validate with.
     assert (computed.train.size, computed.validation.size) == (2 * split.size, split.size)
     found = [
         (inputs[features.IMAGE], labels)
