@@ -217,8 +217,10 @@ class Params(Mapping[str, Any]):
             for name, make in RECIPES.items()
             if not NETWORKS[make().network].needs_base and not make()._objection(*shape[:2])
         ]
-        advice = f"take recipe {' or '.join(fitting)}, or " if fitting else ""
-        raise ValueError(f"images of {shape} are too {objection}: {advice}set data.size")
+        # A recipe that fits by itself does not with the same setting on top.
+        ways = ["change that setting"] if "trainer." in objection else []
+        ways += [f"take recipe {' or '.join(fitting)}"] if fitting else []
+        raise ValueError(f"images of {shape} are too {objection}: {', or '.join([*ways, 'set data.size'])}")
 
     def check_base(self) -> None:
         """Refuse a recipe that retrains nothing.

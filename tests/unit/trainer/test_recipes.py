@@ -85,7 +85,11 @@ def test_recipes_can_be_read_without_tensorflow() -> None:
 @pytest.mark.parametrize(
     ("recipe", "shape", "message"),
     [
-        ("cifar-tutorial", (20, 24), "images of 20 x 24 pixels are too small for trainer.crop=24: take"),
+        (
+            "cifar-tutorial",
+            (20, 24),
+            "images of 20 x 24 pixels are too small for trainer.crop=24: change that setting, or take",
+        ),
         ("cifar-tutorial", (64, 64), "too large for trainer.crop=24, which would show less than half"),
         ("cifar", (96, 96), "too large for the network 'cifar', which takes 64 x 64 or smaller: take"),
         ("residual", (15, 32), "too small for the network 'residual', which takes 16 x 16 or larger"),
@@ -111,6 +115,8 @@ def test_images_that_a_recipe_cannot_take_are_one_clear_line(
 )
 def test_a_shift_beyond_what_can_be_mirrored_is_refused(overrides: dict[str, Any], setting: str) -> None:
     wide = resolve("cifar", **overrides)
-    with pytest.raises(ValueError, match=f"16 x 16 pixels are too small for {setting}: take recipe"):
+    with pytest.raises(
+        ValueError, match=f"16 x 16 pixels are too small for {setting}: change that setting, or take"
+    ):
         wide.check_image_size(ImageShape(16, 16))
     wide.check_image_size(ImageShape(17, 17))
