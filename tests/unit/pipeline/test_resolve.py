@@ -62,8 +62,8 @@ def test_a_recipe_brings_gates_unless_settings_say_others(
         ("fsat", "unknown recipe 'fsat': did you mean 'fast'?"),
         (
             "cifar-tutorial",
-            "images of 20 x 24 pixels are too small for trainer.crop=24: change that setting, or take recipe "
-            "tutorial or fast or accurate or residual or cifar, or set data.size",
+            "images of 20 x 24 pixels are too small for trainer.crop=24: change that setting, or take "
+            "recipe tutorial or fast or accurate or residual or cifar, or set data.size",
         ),
     ],
 )
