@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.run import DATA
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from pipeline.config import PipelineConfig
 from pipeline.history.records import History, Run
 
@@ -64,7 +64,7 @@ def write_copies(source: Path, target: Path, times: int) -> None:
             image_file.write(_header(count * times, height, width))
             label_file.write(_header(count * times))
             for shift in SHIFTS[:times]:
-                for some_images, some_labels in idx.stream(images, labels, BATCH, None):
+                for some_images, some_labels in idx_pairs.stream(images, labels, BATCH, None):
                     image_file.write(shifted(some_images, shift).tobytes())
                     label_file.write(some_labels.tobytes())
 

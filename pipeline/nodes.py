@@ -56,8 +56,3 @@ class NodeState(StrEnum):
     SKIPPED = "skipped"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the node will not change any more."""
-        return self not in (NodeState.WAITING, NodeState.RUNNING)

@@ -6,7 +6,7 @@ One picture at a time, so that a picture's pixels are the same in a batch of any
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -14,7 +14,6 @@ from trainer import centring
 from trainer.features import FIT_CENTER, ImageShape
 
 Fit = Literal["crop", "pad", "stretch", "center"]
-FITS: tuple[str, ...] = get_args(Fit)
 
 # ITU-R 601-2 luma in 65536ths, as Pillow converts to grey.
 _LUMA, _WHOLE = (19595, 38470, 7471), 65536

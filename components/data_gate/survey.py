@@ -27,8 +27,6 @@ _BUCKET_BITS = 6
 _BATCH_BYTES = 1 << 24  # of images that are decoded at once
 _SAMPLE_BYTES = 1 << 26  # of the images that are kept of a split
 
-Bucket = tuple[int, tuple[str, NDArray[np.uint64]]]  # number; split and the hashes in it
-
 
 @dataclass(frozen=True)
 class Sample:

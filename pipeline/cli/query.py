@@ -19,7 +19,7 @@ from rich.bar import Bar
 from rich.console import RenderableType
 from rich.markup import escape
 
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from components.shared import tensorflow_errors
 from pipeline import picture_files, product
 from pipeline.cli import address
@@ -261,7 +261,7 @@ def _read_test_set(folder: Path, indices: Sequence[int]) -> Iterator[Picture]:
     files = idx.find_files(folder)
     wanted: dict[int, Picture] = {}
     first = 0
-    for images, labels in idx.stream(files.test_images, files.test_labels, 1000, None):
+    for images, labels in idx_pairs.stream(files.test_images, files.test_labels, 1000, None):
         for index in indices:
             if first <= index < first + len(labels):
                 at = index - first

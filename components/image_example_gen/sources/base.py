@@ -35,6 +35,7 @@ SPLIT_NAMES = {
 BATCH = 2048  # pictures that a source gives at once, at most
 BATCH_BYTES = 1 << 24  # of them together, about
 PART = 1 << 14  # pictures that one worker reads, about
+MAX_LABEL = 1 << 16  # more classes than that are a mistake
 
 Orient = Literal["", "transpose", "rotate90", "rotate180", "rotate270", "mirror"]
 BadImages = Literal["stop", "skip"]

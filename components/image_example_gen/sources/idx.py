@@ -29,13 +29,12 @@ from components.image_example_gen.sources.base import SourceError
 BUFFER_BYTES = 1 << 24
 """No array that is read is larger, whatever a header claims; one image must fit into it."""
 
-_CHUNK_BYTES = 1 << 20  # of content at a time while inspecting: stays in the processor's cache
+_CHUNK_BYTES = 1 << 20  # of content that is decompressed at a time
 _GZIP_CHUNK_BYTES = 1 << 16  # of compressed bytes at a time
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to say: a gzip header and a CRC around the data
 _UINT8, _INT32 = 0x08, 0x0C
 _DTYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
-MAX_LABEL = 1 << 16  # more classes than that are a mistake
 
 UInt8 = NDArray[np.uint8]
 
@@ -341,164 +340,6 @@ def _read(path: Path | str, rank: int, batch: int) -> Iterator[UInt8]:
     with IdxReader(path, rank) as reader:
         while len(values := reader.read(batch)):
             yield values
-
-
-def images_at(path: Path | str, indices: NDArray[np.int64]) -> UInt8:
-    """The images at some places of a file, in the order of `indices`; reads the file once.
-
-    Args:
-        path: IDX file of rank 3.
-        indices: int64 [n], each below the number of images.
-
-    Returns:
-        uint8 [n, H, W], all in memory.
-
-    Raises:
-        IdxError: for a fault of the file up to the last of the images.
-    """
-    order = np.argsort(indices, kind="stable")
-    wanted = indices[order]
-    with IdxReader(path, 3) as reader:
-        found = np.empty((len(indices), *reader.shape[1:]), np.uint8)
-        first = done = 0
-        while done < len(wanted):
-            batch = reader.read(BUFFER_BYTES)
-            until = done + int(np.searchsorted(wanted[done:], first + len(batch)))
-            found[order[done:until]] = batch[wanted[done:until] - first]
-            first, done = first + len(batch), until
-    return found
-
-
-def stream(
-    images_path: Path | str,
-    labels_path: Path | str,
-    batch: int,
-    num_classes: int | None,
-    part: range | None = None,
-) -> Iterator[tuple[UInt8, NDArray]]:
-    """Stream images and labels in step: uint8 [n, H, W] or [n, H, W, C], and integers [n]; n ≤ `batch`.
-
-    Args:
-        images_path: IDX file of rank 3 or 4.
-        labels_path: IDX file of rank 1, or of QMNIST's kind.
-        batch: examples at a time; fewer where they would not fit into BUFFER_BYTES.
-        num_classes: labels must be below it; None: any label.
-        part: these examples alone, of files that are not gzipped; None: all.
-
-    Raises:
-        IdxError: for every fault of a file, for counts that differ, for a label out of range.
-    """
-    with IdxReader(images_path, 3, 4) as images, IdxReader(labels_path, 1, 2, labels=True) as labels:
-        for pair, _ in _in_step(images, labels, batch, num_classes, part):
-            yield pair
-
-
-def _in_step(
-    images: IdxReader,
-    labels: IdxReader,
-    batch: int,
-    num_classes: int | None,
-    part: range | None = None,
-) -> Iterator[tuple[tuple[UInt8, NDArray], int]]:
-    """Pairs of images and labels, each with the index of its first example."""
-    if images.shape[0] != labels.shape[0]:
-        reason = f"{labels.shape[0]} labels, but {images.path.name} has {images.shape[0]} images"
-        raise IdxError(labels.path, 4, reason)
-    first, stop = (part.start, part.stop) if part else (0, images.shape[0])
-    if first:
-        images.skip(first)
-        labels.skip(first)
-    while first < stop:
-        image_batch = images.read(min(batch, stop - first))
-        label_batch = labels.read(len(image_batch))
-        if label_batch.ndim > 1:  # QMNIST's: class, writer and so on
-            label_batch = label_batch[:, 0]
-        if num_classes is not None and label_batch.max() >= num_classes:
-            at = int(np.argmax(label_batch >= num_classes))
-            offset = labels.data_offset + (first + at) * labels.row_bytes
-            raise IdxError(
-                labels.path, offset, f"label {label_batch[at]} is not in the range 0…{num_classes - 1}"
-            )
-        yield (image_batch, label_batch), first
-        first += len(label_batch)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One images file and its labels.
-
-    Attributes:
-        shape: of the images file.
-        digests: SHA-256 of the two files' contents.
-        counts: how many of each label, to the highest.
-        first_offsets: where in the labels file each label first occurs, or -1.
-    """
-
-    shape: tuple[int, ...]
-    digests: bytes
-    counts: NDArray[np.int64]
-    first_offsets: NDArray[np.int64]
-
-
-def inspect_pair(images_path: Path, labels_path: Path, size: tuple[int, ...] | None = None) -> Pair:
-    """Read a pair of files once and check everything about it.
-
-    Args:
-        images_path: IDX file of rank 3 or 4.
-        labels_path: IDX file of rank 1, or of QMNIST's kind.
-        size: what the images' dimensions must be; None: any.
-
-    Raises:
-        IdxError: for every fault.
-    """
-    counts, first_offsets = np.zeros(0, np.int64), np.full(0, -1, np.int64)
-    with (
-        IdxReader(images_path, 3, 4, hashed=True) as images,
-        IdxReader(labels_path, 1, 2, hashed=True, labels=True) as labels,
-    ):
-        if images.shape[3:] not in ((), (1,), (3,)):
-            raise IdxError(images_path, 16, f"{images.shape[3]} channels: there must be 1 or 3")
-        if size is not None and images.shape[1:] != size:
-            found, wanted = ("x".join(map(str, s)) for s in (images.shape[1:], size))
-            raise IdxError(images_path, 8, f"images of {found}, but those for training are {wanted}")
-        batch = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
-        for (_, label_batch), first in _in_step(images, labels, batch, MAX_LABEL):
-            if label_batch.min() < 0:
-                at = int(label_batch.argmin())
-                offset = labels.data_offset + (first + at) * labels.row_bytes
-                raise IdxError(labels_path, offset, f"label {label_batch[at]} is negative")
-            found_counts = np.bincount(label_batch.astype(np.int64))
-            if len(found_counts) > len(counts):
-                more = len(found_counts) - len(counts)
-                counts = np.pad(counts, (0, more))
-                first_offsets = np.pad(first_offsets, (0, more), constant_values=-1)
-            counts[: len(found_counts)] += found_counts
-            if (first_offsets < 0).any():
-                seen, at_all = np.unique(label_batch, return_index=True)
-                new = first_offsets[seen] < 0
-                where = labels.data_offset + (first + at_all[new]) * labels.row_bytes
-                first_offsets[seen[new]] = where
-        assert images.sha256 is not None
-        assert labels.sha256 is not None
-        digests = images.sha256.digest() + labels.sha256.digest()
-        return Pair(images.shape, digests, counts, first_offsets)
-
-
-def count_classes(labels_path: Path, pair: Pair, offset: int = 0) -> int:
-    """How many classes a pair for training has; the lowest label is `offset`.
-
-    Raises:
-        IdxError: for a class between others that has no example.
-    """
-    present = np.flatnonzero(pair.counts)
-    highest = int(present[-1])
-    absent = sorted(set(range(offset, highest)) - set(present.tolist()))
-    if absent:
-        gaps = np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1)
-        names = ", ".join(f"{gap[0]}…{gap[-1]}" if len(gap) > 1 else str(gap[0]) for gap in gaps)
-        reason = f"label {highest} is probably wrong: no training example of {names}; if not, set "
-        raise IdxError(labels_path, int(pair.first_offsets[highest]), reason + "data.num_classes")
-    return highest + 1 - offset
 
 
 def _kind(rank: int) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.image_example_gen.sources import arrays, idx
+from components.image_example_gen.sources import arrays, idx, idx_pairs
 from components.image_example_gen.sources.base import (
     BATCH,
     PART,
@@ -66,10 +66,10 @@ class IdxFolder:
         """See base.Source."""
         given = self.options.num_classes or None
         first = self._pairs[0]
-        pairs: list[idx.Pair] = []
+        pairs: list[idx_pairs.Pair] = []
         size = None
         for files in self._pairs:
-            pairs.append(idx.inspect_pair(files.images, files.labels, size))
+            pairs.append(idx_pairs.inspect_pair(files.images, files.labels, size))
             size = pairs[0].shape[1:]
         train = _joined([p for p, f in zip(pairs, self._pairs, strict=True) if f.split == features.TRAIN])
         present = np.flatnonzero(sum_of(pair.counts for pair in pairs))
@@ -77,7 +77,7 @@ class IdxFolder:
         offset, notes = offset_of(least, self.options)
         if least < offset:
             raise SourceError(first.labels, f"label {least} is below data.label_offset = {offset}")
-        classes = given or idx.count_classes(first.labels, train, offset)
+        classes = given or idx_pairs.count_classes(first.labels, train, offset)
         counts = {split: np.zeros(classes, np.int64) for split in SPLITS if split in self._splits}
         for files, pair in zip(self._pairs, pairs, strict=True):
             beyond = np.flatnonzero(pair.counts[offset + classes :])
@@ -138,7 +138,7 @@ class IdxFolder:
         images_name, labels_name, begin, offset, limit = part.what
         name = images_name.removesuffix(".gz")
         place = 0
-        for images, labels in idx.stream(
+        for images, labels in idx_pairs.stream(
             self.folder / images_name,
             self.folder / labels_name,
             BATCH,
@@ -217,10 +217,10 @@ def _labels_of(folder: Path, match: re.Match[str]) -> Path:
     raise idx.IdxError(folder, None, f"{names[0]} is missing (looked for {', '.join(names)})")
 
 
-def _joined(pairs: list[idx.Pair]) -> idx.Pair:
+def _joined(pairs: list[idx_pairs.Pair]) -> idx_pairs.Pair:
     """Counts of several pairs together."""
     if len(pairs) == 1:
         return pairs[0]
     size = max(len(pair.counts) for pair in pairs)
     counts = sum((np.pad(p.counts, (0, size - len(p.counts))) for p in pairs), np.zeros(size, np.int64))
-    return idx.Pair(pairs[0].shape, b"", counts, np.full(size, 4, np.int64))
+    return idx_pairs.Pair(pairs[0].shape, b"", counts, np.full(size, 4, np.int64))

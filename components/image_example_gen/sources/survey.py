@@ -16,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.image_example_gen.sources import pictures
-from components.image_example_gen.sources.base import DataSet, Options, Pictures, Skipped, SourceError
+from components.image_example_gen.sources.base import (
+    MAX_LABEL,
+    DataSet,
+    Options,
+    Pictures,
+    Skipped,
+    SourceError,
+)
 from components.image_example_gen.sources.pictures import Header, PictureError
 
-MAX_LABEL = 1 << 16  # more classes than that are a mistake
 _SHOWN = 5  # of what a note lists
 _TASKS = 4  # for each worker, out of a batch
 

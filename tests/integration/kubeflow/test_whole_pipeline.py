@@ -16,7 +16,7 @@ from threading import Event
 
 import pytest
 
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from components.shared import model_store, verdict
 from components.shared.verdict import Verdict
 from kubeflow import spec
@@ -166,7 +166,9 @@ def test_a_model_goes_over_the_one_that_came_in_between(
     models = store / "volumes" / "mnist-models" / MODEL
     (first,) = model_store.versions(models)
     files = idx.find_files(tiny_mnist_dir)
-    Nearest(*next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))).save(tmp_path)
+    Nearest(*next(idx_pairs.stream(files.train_images, files.train_labels, TINY_TRAIN, None))).save(
+        tmp_path
+    )
     between = model_store.write(tmp_path, models)
 
     checks.everything_comes_from_the_cache(again)

@@ -18,7 +18,7 @@ from tfx.utils import proto_utils
 from components.evaluator import answering, tfma_files
 from components.evaluator.component import Evaluator
 from components.evaluator.executor import Executor
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from components.shared import answers, classifier
 from pipeline.beam_config import LOCAL_BEAM_ARGS
 from pipeline.config import GatesConfig
@@ -31,7 +31,7 @@ from trainer import features
 @pytest.fixture(scope="module")
 def digits(tiny_mnist_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     files = idx.find_files(tiny_mnist_dir)
-    images, labels = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    images, labels = next(idx_pairs.stream(files.test_images, files.test_labels, TINY_TEST, None))
     return images, labels.astype(np.int64)
 
 
@@ -49,7 +49,7 @@ def models(tiny_mnist_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder of models: `good`, and `bad`, which learned from far fewer digits; of 9 classes: `other`."""
     root = tmp_path_factory.mktemp("models")
     files = idx.find_files(tiny_mnist_dir)
-    images, labels = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    images, labels = next(idx_pairs.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
     Nearest(images, labels).save(root / "good" / "Format-Serving")
     Nearest(images[:40], labels[:40]).save(root / "bad" / "Format-Serving")
     few = labels < 9
@@ -257,7 +257,7 @@ def test_a_lite_model_is_judged_on_the_same_examples(
     tiny_mnist_dir: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     files = idx.find_files(tiny_mnist_dir)
-    images, labels = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    images, labels = next(idx_pairs.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
     good, bad = Nearest(images, labels), Nearest(images[:40], labels[:40])
     good.save(tmp_path / "model")
     (tmp_path / "model" / features.LITE_FILE).write_bytes(lite_model(good if same else bad))

@@ -26,7 +26,15 @@ from components.artifacts import Images
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import DataChangedError, Executor
 from components.image_example_gen.shards import serialize, write_shard
-from components.image_example_gen.sources import Pictures, SourceError, choose, idx, idx_folder, pictures
+from components.image_example_gen.sources import (
+    Pictures,
+    SourceError,
+    choose,
+    idx,
+    idx_folder,
+    idx_pairs,
+    pictures,
+)
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.image_example_gen.split import Batch, Cutoffs, before
 from tests.conftest import idx_bytes
@@ -85,7 +93,7 @@ def read(folder: Path) -> dict[str, Digits]:
         "train": (found.train_images, found.train_labels),
         "t10k": (found.test_images, found.test_labels),
     }
-    return {name: next(idx.stream(*paths, 10_000, None)) for name, paths in pairs.items()}
+    return {name: next(idx_pairs.stream(*paths, 10_000, None)) for name, paths in pairs.items()}
 
 
 def write(folder: Path, digits: dict[str, Digits]) -> Path:

@@ -24,7 +24,7 @@ from tfx.types.artifact import Artifact
 
 from components.artifacts import DataBlessing, Report
 from components.evaluator.robustness import CORRUPTIONS
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from components.report_gen import page
 from components.report_gen.executor import Executor
@@ -58,8 +58,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_mnist_dir: Path) -> di
     for name, artifact in made.items():
         artifact.uri = str(root / name)
     files = idx.find_files(tiny_mnist_dir)
-    train = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
-    test = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    train = next(idx_pairs.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    test = next(idx_pairs.stream(files.test_images, files.test_labels, TINY_TEST, None))
     split_up = {
         features.TRAIN: (train[0][:550], train[1][:550]),
         features.VALIDATION: (train[0][550:], train[1][550:]),
@@ -140,8 +140,8 @@ def make(inputs: dict[str, Artifact], tmp_path: Path) -> Make:
 def answers(tiny_mnist_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     """True labels [N] and the model's probabilities [N, C], computed here."""
     files = idx.find_files(tiny_mnist_dir)
-    images, labels = next(idx.stream(files.test_images, files.test_labels, TINY_TEST, None))
-    train = next(idx.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
+    images, labels = next(idx_pairs.stream(files.test_images, files.test_labels, TINY_TEST, None))
+    train = next(idx_pairs.stream(files.train_images, files.train_labels, TINY_TRAIN, None))
     model = Nearest(*train)
     return labels.astype(np.int64), model.pixels(images)[features.PROBABILITIES].numpy()
 

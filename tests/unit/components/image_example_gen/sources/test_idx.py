@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from components.image_example_gen.sources import idx
+from components.image_example_gen.sources import idx, idx_pairs
 from components.image_example_gen.sources.base import DataSet, Options
 from components.image_example_gen.sources.idx_folder import IdxFolder
 from tests.conftest import idx_bytes
@@ -78,28 +78,14 @@ def test_images_and_labels_stream_in_step(
     paths = folder / "round-trip-images", folder / "round-trip-labels"
     paths[0].write_bytes(idx_bytes(images))
     paths[1].write_bytes(idx_bytes(labels))
-    pairs = list(idx.stream(*paths, batch, 256))
+    pairs = list(idx_pairs.stream(*paths, batch, 256))
     np.testing.assert_array_equal(np.concatenate([pair[0] for pair in pairs]), images)
     np.testing.assert_array_equal(np.concatenate([pair[1] for pair in pairs]), labels)
     first = data.draw(st.integers(0, len(images) - 1))
     stop = data.draw(st.integers(first + 1, len(images)))
-    part = list(idx.stream(*paths, batch, 256, range(first, stop)))
+    part = list(idx_pairs.stream(*paths, batch, 256, range(first, stop)))
     np.testing.assert_array_equal(np.concatenate([pair[0] for pair in part]), images[first:stop])
     np.testing.assert_array_equal(np.concatenate([pair[1] for pair in part]), labels[first:stop])
-
-
-@pytest.mark.slow
-@given(data=st.data(), images=images_of_any_size, compress=st.booleans())
-def test_images_are_found_at_their_places(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: np.ndarray, compress: bool
-) -> None:
-    indices = data.draw(hnp.arrays(np.int64, st.integers(0, 15), elements=st.integers(0, len(images) - 1)))
-    path = tmp_path_factory.getbasetemp() / "places-images"
-    content = idx_bytes(images)
-    path.write_bytes(gzip.compress(content) if compress else content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(idx, "BUFFER_BYTES", 2 * images[0].size)  # more than one read
-        np.testing.assert_array_equal(idx.images_at(path, indices), images[indices])
 
 
 @pytest.mark.slow
