@@ -28,7 +28,7 @@ def stream(
     Args:
         images_path: IDX file of rank 3 or 4.
         labels_path: IDX file of rank 1, or of QMNIST's kind.
-        batch: examples at a time; fewer where they would not fit into BUFFER_BYTES.
+        batch: examples at a time; fewer where they would not fit into idx.BUFFER_BYTES.
         num_classes: labels must be below it; None: any label.
         part: these examples alone, of files that are not gzipped; None: all.
 
